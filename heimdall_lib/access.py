@@ -1,0 +1,56 @@
+"""Who may ask, and how often.
+
+Rules: no clock (``now`` is an argument, in seconds), no socket; what is remembered of clients is bounded.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+
+from lru import LRU
+
+from heimdall_lib.settings import Network
+
+_REMEMBERED = 16384
+
+
+class AllowList:
+    """The networks whose clients get answers; what is decided of an address is remembered."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        """Allow the addresses of ``networks`` and no others."""
+        self._networks = tuple(networks)
+        self._decided: LRU[str, bool] = LRU(_REMEMBERED)
+
+    def allows(self, host: str) -> bool:
+        """Say whether a client's address (text, an IPv6 zone id may follow ``%``) is in one of the networks."""
+        allowed = self._decided.get(host)
+        if allowed is None:
+            allowed = self._decided[host] = self._decide(host)
+        return allowed
+
+    def _decide(self, host: str) -> bool:
+        address = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks)
+
+
+class RateLimiter:
+    """A token bucket for every client network: /32 for IPv4, /56 for IPv6."""
+
+    def __init__(self, *, rate: float, burst: float) -> None:
+        """Refill ``rate`` tokens (queries) per second, up to ``burst``; a rate of 0 allows everything."""
+        self._rate = rate
+        self._burst = max(burst, 1.0)
+        self._buckets: LRU[str | bytes, tuple[float, float]] = LRU(_REMEMBERED)
+
+    def allows(self, host: str, now: float) -> bool:
+        """Take a token for one query from ``host`` at ``now``; say whether there was one."""
+        if not self._rate:
+            return True
+        network = IPv6Address(host.partition("%")[0]).packed[:7] if ":" in host else host
+        tokens, since = self._buckets.get(network, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        allowed = tokens >= 1.0
+        self._buckets[network] = (tokens - 1.0 if allowed else tokens, now)
+        return allowed

@@ -1,0 +1,109 @@
+"""L1: the answers that this process holds in memory, least recently used first out.
+
+Rules: no clock (``now`` is an argument, in seconds), no socket; bounded by entries and by bytes, whichever is met
+first; an entry stays past its expiry for as long as it may serve stale, and ``purge`` takes it out after that.
+"""
+
+from lru import LRU
+
+from heimdall_lib.entry import Entry, stale_until
+from heimdall_lib.stats import Stats
+
+OVERHEAD = 300
+"""Bytes that an entry costs beside its key and its own length: object headers, the LRU's node, its place in the
+dictionary and in the purge index."""
+
+
+class MemoryCache:
+    """A bounded map of cache keys to entries."""
+
+    def __init__(self, *, max_entries: int, max_bytes: int, purge_interval: float, stats: Stats) -> None:
+        """Start empty; ``purge_interval`` (seconds) is how often ``purge`` will be called."""
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._interval = purge_interval
+        self._stats = stats
+        self._entries: LRU[bytes, Entry] = LRU(max_entries)
+        self._due: dict[int, set[bytes]] = {}  # what is to be purged in which interval
+        self.bytes = 0
+        self.get = self._entries.get
+        """``get(key)`` → the entry, fresh or not, or None; it becomes the most recently used."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        """Keep ``entry``, in place of what was under ``key``; one that alone exceeds the bound in bytes is not kept."""
+        self.remove(key)
+        cost = len(key) + len(entry) + OVERHEAD
+        if cost > self._max_bytes:
+            return
+        while len(self._entries) >= self._max_entries or self.bytes + cost > self._max_bytes:
+            oldest, evicted = self._entries.popitem(least_recent=True)
+            self._forget(oldest, evicted)
+            self._stats.cache_evictions += 1
+        self._entries[key] = entry
+        self._due.setdefault(self._slot(entry), set()).add(key)
+        self.bytes += cost
+
+    def remove(self, key: bytes) -> bool:
+        """Forget ``key``; say whether it was there."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        self._forget(key, entry)
+        return True
+
+    def purge(self, now: float, most: int) -> bool:
+        """Take out at most ``most`` entries of no more use at ``now``; say whether some may be left to take."""
+        current = int(now / self._interval)
+        for slot in [slot for slot in self._due if slot < current]:
+            keys = self._due[slot]
+            while keys:
+                if most <= 0:
+                    return True
+                most -= 1
+                self.remove(next(iter(keys)))
+                self._stats.cache_expired += 1
+        return False
+
+    def _slot(self, entry: Entry) -> int:
+        return int(stale_until(entry) / self._interval)
+
+    def _forget(self, key: bytes, entry: Entry) -> None:
+        self.bytes -= len(key) + len(entry) + OVERHEAD
+        slot = self._slot(entry)
+        keys = self._due[slot]
+        keys.discard(key)
+        if not keys:
+            del self._due[slot]
+
+
+Failure = tuple[int, str]
+"""An Extended DNS Error (RFC 8914) that says why there is no answer: code and text."""
+
+_MAX_FAILURES = 10000
+
+
+class FailureCache:
+    """What could not be answered of late (RFC 9520), apart from the answers, so that no failure displaces one."""
+
+    def __init__(self) -> None:
+        """Start empty; bounded by entries."""
+        self._failures: LRU[bytes, tuple[float, Failure]] = LRU(_MAX_FAILURES)
+
+    def get(self, key: bytes, now: float) -> Failure | None:
+        """Return the failure remembered under ``key``, unless its time is over."""
+        until, failure = self._failures.get(key, _NEVER)
+        return failure if now < until else None
+
+    def put(self, key: bytes, failure: Failure, until: float) -> None:
+        """Remember a failure until an instant."""
+        self._failures[key] = until, failure
+
+    def remove(self, key: bytes) -> None:
+        """Forget what is under ``key``, if anything."""
+        self._failures.pop(key, None)
+
+
+_NEVER: tuple[float, Failure] = (0.0, (0, ""))

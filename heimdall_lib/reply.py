@@ -1,0 +1,133 @@
+"""What an upstream's reply is, and the form in which it is kept: its own bytes without the hop-by-hop parts.
+
+Rules: no clock, no socket; bytes pass through, so that unknown types survive (RFC 3597); what belongs to one hop (id,
+OPT with its options, AA, RA, RD, CD) is taken off here and put back for each client.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from heimdall_lib import wire
+from heimdall_lib.errors import WireError
+
+_BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
+_MAX_ERROR_TEXT = 120
+_MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts as zero
+
+
+class Kind(Enum):
+    """What a reply says about the name and type that were asked for (RFC 2308, section 2)."""
+
+    ANSWER = "answer"
+    NODATA = "nodata"
+    NXDOMAIN = "nxdomain"
+    FAILURE = "failure"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One examined reply.
+
+    ``message`` has id 0, no OPT and the question in lower case; ``ttl_offsets`` says where its TTLs are; ``ttl`` is
+    the least of those that bound its life (seconds), or None when nothing in it may be cached; ``error`` is the
+    upstream's own Extended DNS Error (code, text), if any.
+    """
+
+    kind: Kind
+    rcode: int
+    message: bytes
+    ttl_offsets: tuple[int, ...]
+    ttl: int | None
+    error: tuple[int, str] | None = None
+
+
+def is_truncated(data: bytes) -> bool:
+    """Say whether TC is set, so that the question wants asking again over TCP (RFC 1035, section 4.2.1)."""
+    return bool(data[2] & wire.TC)
+
+
+def has_opt(data: bytes) -> bool:
+    """Say whether a reply speaks EDNS; one that cannot be read does not."""
+    try:
+        return any(record.type == wire.TYPE_OPT for record in wire.records(data, wire.question_end(data)))
+    except WireError:
+        return False
+
+
+def examine(data: bytes, question: bytes) -> Reply:
+    """Read the reply ``data`` to ``question`` (lower case), already matched to its query.
+
+    Raises WireError when the reply is not a well-formed message.
+    """
+    end = wire.question_end(data)
+    kept: list[wire.Record] = []
+    rcode, error, opt = data[3] & wire.RCODE_MASK, None, None
+    for record in wire.records(data, end):
+        if record.type == wire.TYPE_OPT:
+            if opt or record.section != wire.ADDITIONAL:
+                raise WireError("OPT twice, or outside the additional section")
+            opt = record
+            rcode |= record.ttl >> 24 << 4
+            error = _extended_error(data[record.rdata : record.end])
+        elif opt is None:
+            kept.append(record)
+        # What follows an OPT goes with it: it is additional, and its compression pointers would lose their targets.
+    if rcode in _BROKEN or rcode > wire.RCODE_MASK:
+        return Reply(Kind.FAILURE, rcode, b"", (), None, error)
+    message = _normalise(data[: opt.start if opt else len(data)], question, rcode, kept)
+    kind, ttl = _classify(data, question, rcode, kept)
+    return Reply(kind, rcode, message, tuple(record.ttl_offset for record in kept), ttl, error)
+
+
+def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> bytes:
+    message = bytearray(data)
+    message[0:4] = bytes((0, 0, wire.QR, wire.RA | data[3] & wire.AD | rcode))
+    additional = sum(record.section == wire.ADDITIONAL for record in kept)
+    wire.UINT16.pack_into(message, 10, additional)
+    message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
+    return bytes(message)
+
+
+def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:
+    """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5)."""
+    qtype = wire.UINT16.unpack_from(question, len(question) - 4)[0]
+    if rcode not in (wire.NOERROR, wire.NXDOMAIN):
+        return Kind.OTHER, None
+    answers = [record for record in kept if record.section == wire.ANSWER]
+    if rcode == wire.NOERROR and any(qtype in (record.type, wire.TYPE_ANY) for record in answers):
+        return Kind.ANSWER, min(_ttl(record) for record in kept)
+    kind = Kind.NXDOMAIN if rcode == wire.NXDOMAIN else Kind.NODATA
+    negative = [
+        min(_ttl(record), _soa_minimum(data, record))
+        for record in kept
+        if record.section == wire.AUTHORITY and record.type == wire.TYPE_SOA
+    ]
+    if not negative:
+        return kind, None
+    return kind, min(negative + [_ttl(record) for record in answers])
+
+
+def _ttl(record: wire.Record) -> int:
+    return record.ttl if record.ttl <= _MAX_TTL else 0
+
+
+def _soa_minimum(data: bytes, record: wire.Record) -> int:
+    """Return the last field of a SOA record: how long its zone's negative answers live (RFC 2308, section 4)."""
+    fixed = wire.name_end(data, wire.name_end(data, record.rdata))
+    if fixed + 20 != record.end:
+        raise WireError("SOA data of the wrong size")
+    minimum: int = wire.UINT32.unpack_from(data, record.end - 4)[0]
+    return minimum if minimum <= _MAX_TTL else 0
+
+
+def _extended_error(rdata: bytes) -> tuple[int, str] | None:
+    for code, data in wire.options(rdata):
+        if code == wire.OPTION_EXTENDED_ERROR and len(data) >= 2:
+            return wire.UINT16.unpack_from(data)[0], _printable(data[2:])
+    return None
+
+
+def _printable(text: bytes) -> str:
+    """Return an upstream's free text cut to a size and to characters that no log or terminal can trip over."""
+    return "".join(chr(octet) if 0x20 <= octet < 0x7F else "?" for octet in text[:_MAX_ERROR_TEXT])

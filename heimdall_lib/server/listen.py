@@ -1,0 +1,74 @@
+"""The sockets that clients reach Heimdall on."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from heimdall_lib.errors import ListenError
+from heimdall_lib.settings import Endpoint
+
+_BACKLOG = 1024
+_RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes: what a burst may fill while a batch is answered; the kernel may grant less
+
+
+class Sockets:
+    """Binds sockets and remembers them."""
+
+    def __init__(self) -> None:
+        """Have none yet."""
+        self.bound: list[socket.socket] = []
+
+    def tcp(self, endpoint: Endpoint) -> socket.socket:
+        """Return a TCP socket that listens on ``endpoint``; raises ListenError."""
+        sock = self._bind(endpoint, socket.SOCK_STREAM)
+        sock.listen(_BACKLOG)
+        return sock
+
+    def dns(self, endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
+        """Return a UDP and a TCP socket for ``endpoint``; port 0 means one that is free for UDP.
+
+        Raises ListenError.
+        """
+        datagrams = self._bind(endpoint, socket.SOCK_DGRAM)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        return datagrams, self.tcp(Endpoint(endpoint.host, datagrams.getsockname()[1]))
+
+    def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
+        sock = _bound(endpoint, kind)
+        self.bound.append(sock)
+        return sock
+
+
+@contextmanager
+def all_or_none() -> Iterator[Sockets]:
+    """Give something to bind sockets with; when one cannot be bound, close those that were."""
+    sockets = Sockets()
+    try:
+        yield sockets
+    except ListenError:
+        for sock in sockets.bound:
+            sock.close()
+        raise
+
+
+def _bound(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
+    try:
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {endpoint} ({transport}): {error.strerror}") from error
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 may be bound beside [::]
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((endpoint.host, endpoint.port))
+    except OSError as error:
+        sock.close()
+        hint = ""
+        if isinstance(error, PermissionError) and endpoint.port < 1024:
+            hint = " (ports below 1024 need CAP_NET_BIND_SERVICE or root)"
+        raise ListenError(f"cannot listen on {endpoint} ({transport}): {os.strerror(error.errno or 0)}{hint}") from error
+    return sock

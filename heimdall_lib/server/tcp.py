@@ -1,0 +1,161 @@
+"""The TCP listener (RFC 7766).
+
+Rules: queries of one connection are answered as they finish; a client that reads nothing, sends nothing or opens too
+much is cut off; a client that has closed its side still gets what it asked for.
+"""
+
+import contextlib
+import socket
+from typing import Any
+
+from gevent.event import Event
+from gevent.lock import Semaphore
+from gevent.server import StreamServer
+
+from heimdall_lib.query import Query
+from heimdall_lib.responder import Responder
+from heimdall_lib.server.misses import Misses
+from heimdall_lib.stats import Stats
+from heimdall_lib.wire import UINT16
+
+_PREFIX = 2  # octets of length before each message (RFC 1035, section 4.2.2)
+_READ_SIZE = 65536
+_MAX_PENDING = 256  # queries of one connection that wait at once; it is read no further until one is answered
+
+
+class TcpServer(StreamServer):  # type: ignore[misc]
+    """Answers the queries of the connections to one socket."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        responder: Responder,
+        misses: Misses,
+        idle_timeout: float,
+        max_connections: int,
+        stats: Stats,
+    ) -> None:
+        """Take over a listening socket; ``start`` begins to accept. ``idle_timeout`` is in seconds."""
+        self._responder = responder
+        self._misses = misses
+        self._idle_timeout = idle_timeout
+        self._max_connections = max_connections
+        self._stats = stats
+        self._connections: set[Connection] = set()
+        super().__init__(sock)
+
+    def handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        """Serve one connection until it ends; gevent closes the socket."""
+        if self._stats.tcp_connections >= self._max_connections:
+            self._stats.dropped["connection_limit"] += 1
+            return
+        self._stats.tcp_connections += 1
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(self._idle_timeout)
+        connection = Connection(sock, address[0], self._responder, self._misses)
+        self._connections.add(connection)
+        try:
+            connection.serve()
+        finally:
+            self._connections.discard(connection)
+            self._stats.tcp_connections -= 1
+
+    def hang_up(self) -> None:
+        """Read no more queries from the connections that are open; what they have asked is still answered."""
+        for connection in list(self._connections):
+            connection.stop_reading()
+
+
+class Connection:
+    """One client's connection."""
+
+    def __init__(self, sock: socket.socket, client: str, responder: Responder, misses: Misses) -> None:
+        """Serve a connected socket, whose timeout bounds both silence and each write."""
+        self._sock = sock
+        self._client = client
+        self._responder = responder
+        self._misses = misses
+        self._writing = Semaphore()
+        self._room = Semaphore(_MAX_PENDING)
+        self._pending = 0
+        self._idle = Event()
+        self._idle.set()
+
+    def serve(self) -> None:
+        """Read queries until the client is done or too slow, then wait for the answers that are due."""
+        buffer = b""
+        while data := self._receive(mid_frame=bool(buffer)):
+            buffer = self._take(buffer + data)
+        self._idle.wait()  # bounded: every query has a deadline, every write a timeout
+
+    def stop_reading(self) -> None:
+        """End ``serve`` as if the client had closed its side."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def _receive(self, *, mid_frame: bool) -> bytes:
+        """Return what the client sent; empty when it is done, broken, or silent without waiting for an answer."""
+        while True:
+            try:
+                return self._sock.recv(_READ_SIZE)
+            except TimeoutError:
+                if mid_frame or not self._pending:
+                    return b""
+            except OSError:
+                return b""
+
+    def _take(self, buffer: bytes) -> bytes:
+        """Answer or open every whole query in ``buffer``; return the beginning of the next one."""
+        ready: list[bytes] = []
+        offset = 0
+        while len(buffer) - offset >= _PREFIX and (end := _frame_end(buffer, offset)) <= len(buffer):
+            answer = self._responder.begin(buffer[offset + _PREFIX : end], self._client, "tcp")
+            if isinstance(answer, Query):
+                self._open(answer, ready)
+            elif answer:
+                ready.append(_frame(answer))
+            offset = end
+        self._send(ready)
+        return buffer[offset:]
+
+    def _open(self, query: Query, ready: list[bytes]) -> None:
+        if not self._room.acquire(blocking=False):
+            self._send(ready)
+            ready.clear()
+            self._room.acquire()
+        self._pending += 1
+        self._idle.clear()
+        if not self._misses.run(self._finish, query):
+            ready.append(_frame(self._responder.shed(query)))
+            self._done()
+
+    def _finish(self, query: Query) -> None:
+        try:
+            self._send([_frame(self._responder.finish(query))])
+        finally:
+            self._done()
+
+    def _done(self) -> None:
+        self._pending -= 1
+        self._room.release()
+        if not self._pending:
+            self._idle.set()
+
+    def _send(self, frames: list[bytes]) -> None:
+        if not frames:
+            return
+        try:
+            with self._writing:
+                self._sock.sendall(b"".join(frames))
+        except OSError:  # gone, or reads nothing: read no more from it either
+            self.stop_reading()
+
+
+def _frame(answer: bytes) -> bytes:
+    return UINT16.pack(len(answer)) + answer
+
+
+def _frame_end(buffer: bytes, offset: int) -> int:
+    size: int = UINT16.unpack_from(buffer, offset)[0]
+    return offset + _PREFIX + size

@@ -1,0 +1,127 @@
+"""The link to Redis: whether it is well, what its clock says, and how long each operation takes.
+
+Rules: it connects and reconnects by itself, off the query path; a change of state is logged once; an operation that
+takes longer than ``slow_seconds`` counts as a fault even when it succeeds.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+from heimdall_lib.breaker import Breaker
+from heimdall_lib.errors import SharedCacheError
+from heimdall_lib.shared_cache.client import Client, translated
+from heimdall_lib.stats import Stats
+
+log = logging.getLogger("heimdall.redis")
+
+T = TypeVar("T")
+
+_FAULTS_TO_OPEN = 5
+_FIRST_PROBE_SECONDS, _MAX_PROBE_SECONDS = 0.25, 2.0
+_TICK_SECONDS = 0.1
+_CLOCK_SECONDS = 10.0
+
+
+class Link:
+    """One Redis, its breaker and its clock."""
+
+    def __init__(
+        self, connect: Callable[[], Client], *, name: str, slow_seconds: float, expected: bool, stats: Stats
+    ) -> None:
+        """Be down until ``keep`` has reached Redis.
+
+        ``name`` is what logs call it; with ``expected`` false, nothing is logged before Redis was there once.
+        """
+        self._connect = connect
+        self._name = name
+        self._slow_seconds = slow_seconds
+        self._log_failures = expected
+        self._stats = stats
+        self._client: Client = None
+        self._breaker = Breaker(
+            threshold=_FAULTS_TO_OPEN,
+            first_delay=_FIRST_PROBE_SECONDS,
+            max_delay=_MAX_PROBE_SECONDS,
+            open_at_start=True,
+        )
+        self._clock_offset = 0.0  # milliseconds from the monotonic clock to Redis's
+        self._clock_due = 0.0
+        self._stopping = Event()
+        stats.redis_breaker_open = True
+
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is open: no query is to touch Redis."""
+        return self._breaker.open
+
+    def now(self) -> int:
+        """Return the time on Redis's clock, in milliseconds since its epoch."""
+        return int(time.monotonic() * 1000 + self._clock_offset)
+
+    def run(self, operation: str, call: Callable[[Client], T]) -> T:
+        """Return ``call(client)``, timed as ``operation``.
+
+        Raises SharedCacheError when Redis fails; what that and slowness mean for the breaker is seen to.
+        """
+        started = time.monotonic()
+        try:
+            with translated():
+                result = call(self._client)
+        except SharedCacheError as error:
+            self._stats.redis_errors[error.reason] += 1
+            self._fault(f"{error.reason}: {error}")
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            self._stats.redis_operations[operation].observe(seconds)
+        if seconds > self._slow_seconds:
+            self._fault(f"slow: {operation} took {seconds * 1000:.0f} ms")
+        else:
+            self._breaker.succeeded()
+        return result
+
+    def keep(self) -> None:
+        """Probe while the breaker is open, and measure Redis's clock now and then; returns after ``stop``."""
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if self._breaker.probe_due(now) or (not self._breaker.open and now >= self._clock_due):
+                self._probe()
+            self._stopping.wait(_TICK_SECONDS)
+        if self._client is not None:
+            self._client.close()
+
+    def stop(self) -> None:
+        """Let ``keep`` return."""
+        self._stopping.set()
+
+    def _probe(self) -> None:
+        was_open = self._breaker.open
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            started = time.monotonic()
+            seconds, microseconds = self.run("time", lambda client: client.time())
+        except SharedCacheError as error:
+            self._say_down(f"{error.reason}: {error}")
+            return
+        middle = (started + time.monotonic()) / 2
+        self._clock_offset = seconds * 1000 + microseconds / 1000 - middle * 1000
+        self._clock_due = middle + _CLOCK_SECONDS
+        if was_open and not self._breaker.open:
+            self._log_failures = True
+            self._stats.redis_up, self._stats.redis_breaker_open = True, False
+            log.info("Redis at %s is in use", self._name)
+
+    def _fault(self, what: str) -> None:
+        if self._breaker.failed(time.monotonic()):
+            self._say_down(what)
+
+    def _say_down(self, what: str) -> None:
+        """Log that Redis cannot be used, once until it can again."""
+        self._stats.redis_up, self._stats.redis_breaker_open = False, True
+        if self._log_failures:
+            self._log_failures = False
+            log.warning("Redis at %s is not in use (%s); answering without it", self._name, what)

@@ -1,0 +1,129 @@
+"""Plain counters of one process: written on the query path as ints, read by ``metrics.py`` at scrape time.
+
+Rules: nothing here is more than an addition; label sets are closed; times are seconds.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+
+DURATION_BUCKETS = (
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+)
+"""Upper bounds in seconds, shared by every duration histogram."""
+
+SOURCES = ("l1", "l2", "upstream", "stale", "local")
+"""Where an answer came from; ``local`` is what Heimdall says for itself: errors, refusals, CHAOS answers."""
+
+DROP_REASONS = ("malformed", "overload", "rate_limit", "connection_limit", "send")
+
+
+class Histogram:
+    """Durations counted by bucket; the last count is what lies above every bound."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.counts = [0] * (len(DURATION_BUCKETS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self.total += seconds
+
+
+class UpstreamStats:
+    """What one upstream server has been asked and how it did."""
+
+    __slots__ = ("duration", "failures", "queries", "up")
+
+    def __init__(self) -> None:
+        """Start at zero, believed up."""
+        self.queries = 0
+        self.failures: defaultdict[str, int] = defaultdict(int)
+        self.duration = Histogram()
+        self.up = True
+
+
+class Stats:
+    """Every counter of the process; what a gauge shows is set by whoever owns the thing that it measures."""
+
+    __slots__ = (
+        "cache_evictions",
+        "cache_expired",
+        "cache_hits",
+        "cache_misses",
+        "cache_prefetches",
+        "cache_stale_answers",
+        "coalesced_queries",
+        "dropped",
+        "durations",
+        "inflight",
+        "queries",
+        "redis_breaker_open",
+        "redis_budget_exceeded",
+        "redis_bytes_saved",
+        "redis_dropped_writes",
+        "redis_errors",
+        "redis_hits",
+        "redis_invalidations",
+        "redis_misses",
+        "redis_operations",
+        "redis_rejected",
+        "redis_up",
+        "redis_warmed_entries",
+        "responses",
+        "tcp_connections",
+        "upstreams",
+    )
+
+    def __init__(self) -> None:
+        """Start everything at zero."""
+        self.queries = {"udp": 0, "tcp": 0}
+        self.responses = [0] * 24
+        self.durations = {source: Histogram() for source in SOURCES}
+        self.dropped = dict.fromkeys(DROP_REASONS, 0)
+        self.inflight = 0
+        self.tcp_connections = 0
+        self.cache_hits = 0
+        self.cache_misses = 0
+        self.cache_evictions = 0
+        self.cache_expired = 0
+        self.cache_stale_answers = 0
+        self.cache_prefetches = 0
+        self.coalesced_queries = 0
+        self.redis_hits = 0
+        self.redis_misses = 0
+        self.redis_errors: defaultdict[str, int] = defaultdict(int)
+        self.redis_rejected: defaultdict[str, int] = defaultdict(int)
+        self.redis_dropped_writes = 0
+        self.redis_operations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.redis_up = False
+        self.redis_breaker_open = False
+        self.redis_budget_exceeded = 0
+        self.redis_invalidations = {"sent": 0, "received": 0}
+        self.redis_warmed_entries = 0
+        self.redis_bytes_saved = 0
+        self.upstreams: dict[str, UpstreamStats] = {}
+
+    def upstream(self, server: str) -> UpstreamStats:
+        """Return the counters of one upstream server, made at the first call for it."""
+        if server not in self.upstreams:
+            self.upstreams[server] = UpstreamStats()
+        return self.upstreams[server]

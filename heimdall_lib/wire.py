@@ -1,0 +1,206 @@
+"""DNS messages as bytes: where things are, and how to change them in place.
+
+Rules: no objects for records that nobody looks at; nothing here knows a clock, a cache or a socket; every function is
+total over arbitrary bytes, raising ``WireError`` and nothing else; a compression pointer may only point backwards.
+"""
+
+import re
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+from heimdall_lib.errors import WireError
+
+HEADER_SIZE = 12
+MAX_MESSAGE_SIZE = 65535
+MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
+CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
+
+# Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
+QR, OPCODE_MASK, AA, TC, RD = 0x80, 0x78, 0x04, 0x02, 0x01
+RA, AD, CD, RCODE_MASK = 0x80, 0x20, 0x10, 0x0F
+
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+BADVERS = 16  # RFC 6891, section 9
+
+TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_TXT, TYPE_OPT = 2, 5, 6, 16, 41
+TYPE_IXFR, TYPE_AXFR, TYPE_ANY = 251, 252, 255
+CLASS_IN, CLASS_CH = 1, 3
+
+ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
+
+EDNS_DO = 0x8000  # RFC 3225, section 3
+OPTION_EXTENDED_ERROR = 15  # RFC 8914, section 2
+
+COUNTS = Struct("!HHHH")
+UINT16 = Struct("!H")
+UINT32 = Struct("!I")
+_RECORD = Struct("!HHIH")
+_PLAIN_LABEL = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
+
+
+class Record(NamedTuple):
+    """Where one resource record lies in its message, and its fixed fields; ``section`` is 1, 2 or 3."""
+
+    section: int
+    start: int
+    type: int
+    rclass: int
+    ttl: int
+    ttl_offset: int
+    rdata: int
+    end: int
+
+
+def name_end(message: bytes, offset: int) -> int:
+    """Return the offset just past the name at ``offset``, following no pointer.
+
+    Raises WireError when the name runs out of the message, has a label type that is not in use, or a pointer that
+    does not point backwards to a place after the header (RFC 1035, section 4.1.4).
+    """
+    start = offset
+    try:
+        while length := message[offset]:
+            if length >= 0xC0:
+                if not HEADER_SIZE <= ((length & 0x3F) << 8 | message[offset + 1]) < start:
+                    raise WireError("compression pointer into the header or not backwards")
+                return offset + 2
+            if length > 63:
+                raise WireError("unknown label type")
+            offset += length + 1
+    except IndexError:
+        raise WireError("name runs out of the message") from None
+    return offset + 1
+
+
+def question_end(message: bytes) -> int:
+    """Return the offset just past the first question; its name cannot be compressed, as nothing stands before it.
+
+    Raises WireError when there is no whole question, or its name is longer than 255 octets.
+    """
+    end = name_end(message, HEADER_SIZE)
+    if end - HEADER_SIZE > MAX_NAME_SIZE:
+        raise WireError("name longer than 255 octets")
+    if end + 4 > len(message):
+        raise WireError("question runs out of the message")
+    return end + 4
+
+
+def records(message: bytes, offset: int) -> Iterator[Record]:
+    """Yield the resource records that start at ``offset`` (just past the question), in order.
+
+    Raises WireError when a record is cut short, or bytes follow the last one.
+    """
+    size = len(message)
+    counts = COUNTS.unpack_from(message, 4)
+    for section in (ANSWER, AUTHORITY, ADDITIONAL):
+        for _ in range(counts[section]):
+            start = offset
+            fixed = name_end(message, offset)
+            if fixed + 10 > size:
+                raise WireError("record runs out of the message")
+            rtype, rclass, ttl, length = _RECORD.unpack_from(message, fixed)
+            offset = fixed + 10 + length
+            if offset > size:
+                raise WireError("record data runs out of the message")
+            yield Record(section, start, rtype, rclass, ttl, fixed + 4, fixed + 10, offset)
+    if offset != size:
+        raise WireError("bytes after the last record")
+
+
+def options(rdata: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the EDNS options (code, data) of an OPT record's data (RFC 6891, section 6.1.2).
+
+    Raises WireError when an option is cut short.
+    """
+    offset = 0
+    while offset < len(rdata):
+        if offset + 4 > len(rdata):
+            raise WireError("EDNS option cut short")
+        code, length = UINT16.unpack_from(rdata, offset)[0], UINT16.unpack_from(rdata, offset + 2)[0]
+        data = rdata[offset + 4 : offset + 4 + length]
+        if len(data) != length:
+            raise WireError("EDNS option cut short")
+        yield code, data
+        offset += 4 + length
+
+
+def opt_record(udp_size: int, *, dnssec_ok: bool, extended_rcode: int = 0, data: bytes = b"") -> bytes:
+    """Return an OPT record of version 0 (RFC 6891, section 6.1.2); ``data`` is its options, already encoded."""
+    flags = EDNS_DO if dnssec_ok else 0
+    return b"\0" + _RECORD.pack(TYPE_OPT, udp_size, extended_rcode << 24 | flags, len(data)) + data
+
+
+def extended_error(code: int, text: str = "") -> bytes:
+    """Return an Extended DNS Error option (RFC 8914, section 2)."""
+    data = UINT16.pack(code) + text.encode()
+    return UINT16.pack(OPTION_EXTENDED_ERROR) + UINT16.pack(len(data)) + data
+
+
+def build_query(message_id: int, question: bytes, *, flags: tuple[int, int], opt: bytes) -> bytes:
+    """Return a query for one question with RD and the like in ``flags`` (both octets) and ``opt``, which may be empty.
+
+    ``message_id`` is 0..65535; ``question`` is name, type and class in wire format.
+    """
+    counts = COUNTS.pack(1, 0, 0, 1 if opt else 0)
+    return UINT16.pack(message_id) + bytes(flags) + counts + question + opt
+
+
+def is_reply_to(reply: bytes, query: bytes) -> bool:
+    """Say whether ``reply`` answers ``query``: QR set, same id, opcode and question (RFC 5452, section 9.1).
+
+    Names are compared without regard to case (RFC 4343); type and class exactly.
+    """
+    if len(reply) < HEADER_SIZE or reply[:2] != query[:2] or not reply[2] & QR or reply[2] & OPCODE_MASK:
+        return False
+    if reply[4:6] != b"\0\1":
+        return False
+    try:
+        end = question_end(query)
+    except WireError:
+        return False
+    return reply[HEADER_SIZE : end - 4].lower() == query[HEADER_SIZE : end - 4].lower() and (
+        reply[end - 4 : end] == query[end - 4 : end]
+    )
+
+
+def truncate(message: bytes | bytearray, limit: int) -> bytearray:
+    """Return ``message`` with whole records dropped from its end until it has at most ``limit`` bytes.
+
+    TC is set unless only additional records went (RFC 2181, section 9). ``message`` is a well-formed reply without
+    OPT; the header and the question stay whatever the limit.
+    """
+    whole = bytes(message)
+    end = question_end(whole)
+    kept = [0, 0, 0, 0]
+    complete = True
+    for record in records(whole, end):
+        if record.end > limit:
+            complete = record.section == ADDITIONAL
+            break
+        kept[record.section] += 1
+        end = record.end
+    shorter = bytearray(whole[:end])
+    COUNTS.pack_into(shorter, 4, 1, *kept[1:])
+    if not complete:
+        shorter[2] |= TC
+    return shorter
+
+
+def presentation(name: bytes) -> str:
+    r"""Return an uncompressed wire-format name as text without the final dot; the root is ``.``.
+
+    Octets other than letters, digits, ``-`` and ``_`` are written ``\DDD`` (RFC 1035, section 5.1), so that the text
+    holds no separator, glob character, space or control character whatever the name.
+    """
+    labels: list[str] = []
+    offset = 0
+    while length := name[offset]:
+        label = name[offset + 1 : offset + 1 + length]
+        labels.append(label.decode() if _PLAIN_LABEL(label) else _escape(label))
+        offset += length + 1
+    return ".".join(labels) or "."
+
+
+def _escape(label: bytes) -> str:
+    return "".join(chr(octet) if _PLAIN_LABEL(bytes((octet,))) else f"\\{octet:03d}" for octet in label)

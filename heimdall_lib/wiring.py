@@ -1,0 +1,98 @@
+"""What each part of the house is told of the settings: the only module beside ``app.py`` that reads ``Settings``."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+from heimdall_lib.access import AllowList, RateLimiter
+from heimdall_lib.config import RELOADABLE
+from heimdall_lib.lifetime import TtlPolicy
+from heimdall_lib.resolver import ResolverPolicy
+from heimdall_lib.responder import ResponderPolicy
+from heimdall_lib.settings import RedisTarget, Settings
+from heimdall_lib.shared_cache.client import ClientOptions, connect
+from heimdall_lib.shared_cache.codec import Codec
+from heimdall_lib.shared_cache.link import Link
+from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.stats import Stats
+from heimdall_lib.upstream.forwarder import ForwardingPlan
+
+
+def forwarding_plan(settings: Settings) -> ForwardingPlan:
+    """Return what the forwarder is told."""
+    return ForwardingPlan(
+        servers=settings.upstream_servers,
+        zones=settings.forward_zones,
+        policy=settings.upstream_policy,
+        timeout=settings.upstream_timeout,
+        udp_size=settings.edns_udp_size,
+    )
+
+
+def resolver_policy(settings: Settings) -> ResolverPolicy:
+    """Return what the resolver is told."""
+    return ResolverPolicy(
+        ttl=TtlPolicy(
+            min_ttl=settings.min_ttl,
+            max_ttl=settings.max_ttl,
+            max_negative_ttl=settings.max_negative_ttl,
+            serve_stale=settings.serve_stale,
+        ),
+        failure_ttl=settings.failure_ttl,
+        query_timeout=settings.query_timeout,
+        stale_client_timeout=settings.stale_client_timeout,
+        read_budget=settings.redis_read_budget,
+        prefetch=settings.prefetch,
+        max_refreshes=settings.max_inflight,
+        view="" if settings.redis_view == "auto" else settings.redis_view,
+    )
+
+
+def responder_policy(settings: Settings) -> ResponderPolicy:
+    """Return what the responder is told."""
+    return ResponderPolicy(
+        allow=AllowList(settings.allow_from),
+        limiter=RateLimiter(rate=settings.rate_limit, burst=settings.rate_limit_burst),
+        udp_size=settings.edns_udp_size,
+        stale_reply_ttl=settings.stale_reply_ttl,
+        query_log=settings.query_log,
+    )
+
+
+def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisCache:
+    """Return the shared cache in the Redis at ``target``, not yet started."""
+    options = ClientOptions(
+        timeout=settings.redis_timeout,
+        max_connections=settings.redis_max_connections,
+        ca_cert=settings.redis_ca_cert,
+        client_cert=settings.redis_client_cert,
+        client_key=settings.redis_client_key,
+    )
+    link = Link(
+        lambda: connect(target, options),
+        name=str(target),
+        slow_seconds=settings.redis_read_budget,
+        expected=not target.guessed,
+        stats=stats,
+    )
+    codec = Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
+    return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
+
+
+def redis_words(settings: Settings) -> str:
+    """Say which Redis is in use and which step of the detection decided, without credentials."""
+    if settings.redis_target is None:
+        return f"off ({settings.redis_step})"
+    return f"{settings.redis_target} ({settings.redis_step})"
+
+
+def flags(names: Iterable[str]) -> str:
+    """Return settings' field names as an operator knows them, sorted, in one line."""
+    return ", ".join(sorted(f"--{name.replace('_', '-')}" for name in names))
+
+
+def changes(old: Settings, new: Settings) -> tuple[dict[str, object], set[str]]:
+    """Return what of ``new`` can be applied to a process that runs with ``old``, and the fields that cannot."""
+    differing = {
+        one.name for one in fields(Settings) if one.name != "shown" and getattr(old, one.name) != getattr(new, one.name)
+    }
+    return {name: getattr(new, name) for name in differing & RELOADABLE}, differing - RELOADABLE
