@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 
 import gevent
@@ -28,7 +27,7 @@ from heimdall_lib.resolver import Resolver
 from heimdall_lib.responder import Responder
 from heimdall_lib.server import listen
 from heimdall_lib.server.misses import Misses
-from heimdall_lib.server.tcp import TcpServer
+from heimdall_lib.server.tcp import TcpBounds, TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Settings
 from heimdall_lib.shared_cache.cache import NoSharedCache
@@ -137,15 +136,14 @@ class Server:
         except SettingError as error:
             log.error("settings not reloaded, the old ones stay: %s", error)
             return
-        new, fixed = wiring.changes(self._settings, wanted)
-        shown = {flag: text for flag, text in wanted.shown.items() if flag.replace("-", "_") in new}
-        self._settings = settings = replace(self._settings, **new, shown={**self._settings.shown, **shown})
+        self._settings, taken, fixed = wiring.merged(self._settings, wanted)
+        settings = self._settings
         logs.set_level(settings.log_level)
         self._forwarder.configure(wiring.forwarding_plan(settings))
         self._resolver.policy = wiring.resolver_policy(settings)
         self._responder.policy = wiring.responder_policy(settings)
         self._misses.bound = settings.max_inflight
-        log.info("settings reloaded: %s", wiring.flags(new) or "nothing new")
+        log.info("settings reloaded: %s", wiring.flags(taken) or "nothing new")
         if fixed:
             log.warning("these settings change only with a restart: %s", wiring.flags(fixed))
 
@@ -160,11 +158,11 @@ class Server:
             ready=lambda: self._status.not_ready,
             stats=self._status.describe,
         )
-        common = {"responder": self._responder, "misses": self._misses, "stats": self._stats}
-        bounds = {"idle_timeout": settings.tcp_idle_timeout, "max_connections": settings.max_tcp_connections}
+        bounds = TcpBounds(idle_timeout=settings.tcp_idle_timeout, max_connections=settings.max_tcp_connections)
+        inner = self._responder, self._misses, self._stats
         return (
-            [UdpServer(datagrams, **common) for datagrams, _ in pairs],
-            [TcpServer(stream, **bounds, **common) for _, stream in pairs],
+            [UdpServer(datagrams, *inner) for datagrams, _ in pairs],
+            [TcpServer(stream, *inner, bounds) for _, stream in pairs],
             [serve(sock, admin) for sock in web],
         )
 

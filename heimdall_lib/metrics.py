@@ -1,7 +1,7 @@
 """Heimdall's counters as Prometheus families, built when somebody asks (docs/operations.md lists them).
 
-Rules: the query path counts in plain ints; nothing here is called outside a scrape; no name and no client ever becomes a
-label.
+Rules: the query path counts in plain ints; nothing here is called outside a scrape; no name and no client ever
+becomes a label.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,7 +64,9 @@ class StatsCollector(Collector):
         yield _counter("redis_errors", "Operations that Redis failed.", stats.redis_errors, "reason")
         yield _counter("redis_rejected_entries", "Values not believed.", stats.redis_rejected, "reason")
         yield _counter("redis_dropped_writes", "Answers not written to L2.", stats.redis_dropped_writes)
-        yield _histograms("redis_operation_duration_seconds", "Time a round trip took.", stats.redis_operations, "operation")
+        yield _histograms(
+            "redis_operation_duration_seconds", "Time of a round trip.", stats.redis_operations, "operation"
+        )
         yield _gauge("redis_up", "1 while Redis is in use.", int(stats.redis_up))
         yield _gauge("redis_breaker_open", "1 while queries are kept from Redis.", int(stats.redis_breaker_open))
         yield _counter("redis_budget_exceeded", "Reads that upstream did not wait for.", stats.redis_budget_exceeded)
@@ -92,8 +94,7 @@ class StatsCollector(Collector):
 def registry(collector: Collector) -> CollectorRegistry:
     """Return a registry of Heimdall's families and those of the process and of Python."""
     whole = CollectorRegistry(auto_describe=False)
-    for one in (collector,):
-        whole.register(one)
+    whole.register(collector)
     for make in (ProcessCollector, PlatformCollector, GCCollector):
         make(registry=whole)
     return whole

@@ -21,7 +21,13 @@ class Status:
     """A view on the counters and the tiers."""
 
     def __init__(
-        self, *, stats: Stats, memory: MemoryCache, forwarder: Forwarder, redis: str, shown: Callable[[], Mapping[str, str]]
+        self,
+        *,
+        stats: Stats,
+        memory: MemoryCache,
+        forwarder: Forwarder,
+        redis: str,
+        shown: Callable[[], Mapping[str, str]],
     ) -> None:
         """``redis`` says which Redis is in use and why; ``shown`` returns the effective settings without secrets."""
         self._stats = stats

@@ -1,7 +1,8 @@
 """What each part of the house is told of the settings: the only module beside ``app.py`` that reads ``Settings``."""
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.config import RELOADABLE
@@ -90,9 +91,12 @@ def flags(names: Iterable[str]) -> str:
     return ", ".join(sorted(f"--{name.replace('_', '-')}" for name in names))
 
 
-def changes(old: Settings, new: Settings) -> tuple[dict[str, object], set[str]]:
-    """Return what of ``new`` can be applied to a process that runs with ``old``, and the fields that cannot."""
+def merged(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]]:
+    """Return ``old`` with what a running process can take of ``new``, and the fields taken and not taken."""
     differing = {
         one.name for one in fields(Settings) if one.name != "shown" and getattr(old, one.name) != getattr(new, one.name)
     }
-    return {name: getattr(new, name) for name in differing & RELOADABLE}, differing - RELOADABLE
+    taken = differing & RELOADABLE
+    values: dict[str, Any] = {name: getattr(new, name) for name in taken}
+    values["shown"] = {flag: (new if flag.replace("-", "_") in taken else old).shown[flag] for flag in old.shown}
+    return replace(old, **values), taken, differing - taken

@@ -70,5 +70,6 @@ def _bound(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
         hint = ""
         if isinstance(error, PermissionError) and endpoint.port < 1024:
             hint = " (ports below 1024 need CAP_NET_BIND_SERVICE or root)"
-        raise ListenError(f"cannot listen on {endpoint} ({transport}): {os.strerror(error.errno or 0)}{hint}") from error
+        why = os.strerror(error.errno or 0) + hint
+        raise ListenError(f"cannot listen on {endpoint} ({transport}): {why}") from error
     return sock

@@ -6,6 +6,7 @@ much is cut off; a client that has closed its side still gets what it asked for.
 
 import contextlib
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from gevent.event import Event
@@ -23,36 +24,36 @@ _READ_SIZE = 65536
 _MAX_PENDING = 256  # queries of one connection that wait at once; it is read no further until one is answered
 
 
+@dataclass(frozen=True, slots=True)
+class TcpBounds:
+    """How long a connection may be silent (seconds), and how many may be open at once."""
+
+    idle_timeout: float
+    max_connections: int
+
+
 class TcpServer(StreamServer):  # type: ignore[misc]
     """Answers the queries of the connections to one socket."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        *,
-        responder: Responder,
-        misses: Misses,
-        idle_timeout: float,
-        max_connections: int,
-        stats: Stats,
+        self, sock: socket.socket, responder: Responder, misses: Misses, stats: Stats, bounds: TcpBounds
     ) -> None:
-        """Take over a listening socket; ``start`` begins to accept. ``idle_timeout`` is in seconds."""
+        """Take over a listening socket; ``start`` begins to accept."""
         self._responder = responder
         self._misses = misses
-        self._idle_timeout = idle_timeout
-        self._max_connections = max_connections
         self._stats = stats
+        self._bounds = bounds
         self._connections: set[Connection] = set()
         super().__init__(sock)
 
     def handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Serve one connection until it ends; gevent closes the socket."""
-        if self._stats.tcp_connections >= self._max_connections:
+        if self._stats.tcp_connections >= self._bounds.max_connections:
             self._stats.dropped["connection_limit"] += 1
             return
         self._stats.tcp_connections += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(self._idle_timeout)
+        sock.settimeout(self._bounds.idle_timeout)
         connection = Connection(sock, address[0], self._responder, self._misses)
         self._connections.add(connection)
         try:

@@ -25,7 +25,7 @@ Address = tuple[Any, ...]
 class UdpServer(DatagramServer):  # type: ignore[misc]
     """Answers the datagrams of one socket."""
 
-    def __init__(self, sock: socket.socket, *, responder: Responder, misses: Misses, stats: Stats) -> None:
+    def __init__(self, sock: socket.socket, responder: Responder, misses: Misses, stats: Stats) -> None:
         """Take over a bound socket; ``start`` begins to read."""
         self._responder = responder
         self._misses = misses

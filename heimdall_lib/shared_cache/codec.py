@@ -1,8 +1,8 @@
 """What stands in Redis: the name of a key, and the bytes of its value.
 
 A value is magic and version, flags, the DO and CD bits, when it was stored (milliseconds of Redis's clock), its
-lifetime (seconds), the size of the message, the message (compressed or not) and, when keys are set, a MAC over the key's
-name and all of that. Everything is big-endian. docs/redis.md has the layout byte by byte.
+lifetime (seconds), the size of the message, the message (compressed or not) and, when keys are set, a MAC over the
+key's name and all of that. Everything is big-endian. docs/redis.md has the layout byte by byte.
 
 Rules: no clock, no socket; nothing read from Redis is believed before it is checked, and nothing is expanded beyond
 the size of a DNS message.
@@ -23,6 +23,7 @@ from heimdall_lib.query import CD_BIT, DO_BIT
 SCHEMA = 1
 _MAGIC = b"HD"
 _HEADER = Struct("!2sBBBQIH")
+_KEY_END = Struct("!HHB")  # type, class, DO and CD bits
 _COMPRESSED, _SIGNED = 1, 2
 _MAC_SIZE = 16
 
@@ -50,7 +51,7 @@ def redis_key(prefix: str, view: str, key: bytes) -> str:
 
     Only Heimdall's separators are colons: a name's own are escaped, so that no two cache keys share a Redis key.
     """
-    qtype, qclass, bits = wire.UINT16.unpack_from(key, len(key) - 5)[0], wire.UINT16.unpack_from(key, len(key) - 3)[0], key[-1]
+    qtype, qclass, bits = _KEY_END.unpack_from(key, len(key) - _KEY_END.size)
     flags = (":do" if bits & DO_BIT else "") + (":cd" if bits & CD_BIT else "")
     return f"{prefix}:{SCHEMA}:{view}:{wire.presentation(key)}:{type_name(qtype)}:{class_name(qclass)}{flags}"
 

@@ -53,13 +53,15 @@ class Forwarder:
         """Go by ``plan`` from the next question on; servers that stay keep their health and connections."""
         before, self._upstreams = self._upstreams, {}
         self._plan = plan
-        for server in {server for group in (plan, *plan.zones) for server in group.servers}:
-            self._upstreams[server] = before.pop(server, None) or Upstream(
-                server, udp_size=plan.udp_size, stats=self._stats.upstream(str(server))
+        for server in {*plan.servers, *(server for zone in plan.zones for server in zone.servers)}:
+            self._upstreams[server] = (
+                before.pop(server)
+                if server in before
+                else Upstream(server, udp_size=plan.udp_size, stats=self._stats.upstream(str(server)))
             )
-        for gone in before.values():
+        for server, gone in before.items():
             gone.close()
-            del self._stats.upstreams[str(gone.server)]
+            del self._stats.upstreams[str(server)]
         self._default = self._group(plan.servers)
         self._zones = {_wire_suffix(zone.name): self._group(zone.servers) for zone in plan.zones}
 

@@ -131,7 +131,7 @@ class Upstream:
 
     def _answered(self, seconds: float) -> None:
         self._stats.duration.observe(seconds)
-        self.round_trip = seconds if not self.round_trip else self.round_trip + _RTT_WEIGHT * (seconds - self.round_trip)
+        self.round_trip += (_RTT_WEIGHT if self.round_trip else 1.0) * (seconds - self.round_trip)
         if self._breaker.open:
             log.info("upstream %s answers again", self.server)
         self._breaker.succeeded()
@@ -142,4 +142,4 @@ class Upstream:
         self.round_trip = min(max(self.round_trip * 2, 0.1), 10.0)
         if self._breaker.failed(time.monotonic()):
             self._stats.up = False
-            log.warning("upstream %s rests: %d failures in a row, the last one: %s", self.server, _FAILURES_TO_REST, reason)
+            log.warning("upstream %s rests after %d failures (%s)", self.server, _FAILURES_TO_REST, reason)
