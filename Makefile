@@ -1,0 +1,99 @@
+# Heimdall's commands; `make help` lists them.
+#   ARGS       flags for the server:   make run ARGS="--log-level debug"
+#   TEST_ARGS  arguments for pytest:   make test TEST_ARGS="tests/unit -k wire"
+#   PYTHON     the Python for .venv:   make run PYTHON=python3.12   (after make clean)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+IMAGE := heimdall
+SOURCES := heimdall.py heimdall_lib tests
+COVERAGE_MINIMUM := 95
+# The modules without I/O: every branch of theirs can be reached by a test, so every branch is.
+FLOORS := wire query reply lifetime entry flight breaker memory_cache settings stats errors
+
+# Debian keeps nsd and ip where a user's PATH may not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+FLOOR_FILES := $(subst $(space),$(comma),$(foreach floor,$(FLOORS),heimdall_lib/$(floor).py$(comma)heimdall_lib/$(floor)/*))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: $(VENV)/.runtime ## start the server (ARGS="--flag …")
+	@exec $(BIN)/python heimdall.py $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev ## run the tests (TEST_ARGS="…" for pytest)
+	@.ci/install-test-programs
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+.PHONY: check
+check: lint coverage ## everything that must hold: format, lint, types, floors, tests, coverage
+
+.PHONY: lint
+lint: $(VENV)/.dev ## format, lint, types, floors and the Dockerfile, without the tests
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy $(wildcard $(SOURCES))
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
+
+.PHONY: coverage
+coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
+	@.ci/install-test-programs
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest --cov --cov-report= $(TEST_ARGS)
+	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM)
+	@$(BIN)/coverage report --include='$(FLOOR_FILES)' --fail-under=100
+
+.PHONY: test-container
+test-container: $(VENV)/.dev ## build and run the image and the compose stack (needs a Docker engine)
+	@$(BIN)/python -m pytest -m container tests/container $(TEST_ARGS)
+
+.PHONY: format
+format: $(VENV)/.dev ## format the code and fix what can be fixed
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+.PHONY: image
+image: ## build the container image (IMAGE=name:tag)
+	docker build --tag $(IMAGE) $(BUILD_ARGS) .
+
+.PHONY: requirements
+requirements: $(VENV)/.dev ## pin requirements*.txt anew from requirements*.in
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@for name in requirements requirements-dev; do \
+	    $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-header \
+	        --no-emit-index-url --no-emit-find-links --output-file $$name.txt $$name.in || exit; done
+
+.PHONY: clean
+clean: ## remove the virtual environment and everything that was made
+	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# An environment whose Python has gone (an upgrade, a moved directory) is made and filled again.
+$(shell test -x $(BIN)/python || rm -f $(VENV)/.runtime $(VENV)/.dev)
+
+$(BIN)/python:
+	@python=$$(.ci/find-python) && $$python -m venv --clear $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(BIN)/python
+	@echo "Installing Heimdall's requirements into $(VENV)" >&2
+	@$(PIP_INSTALL) --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@echo "Installing the tests' requirements into $(VENV)" >&2
+	@$(PIP_INSTALL) --requirement requirements-dev.txt
+	@touch $@
