@@ -34,13 +34,16 @@ class Breaker:
         if self._faults < self._threshold:
             return False
         self.open = True
-        self._probe_at = now + self._delay
+        self._schedule(now)
         return True
 
     def probe_due(self, now: float) -> bool:
         """Say whether the breaker is open and its next trial due; the one after that is due twice as late."""
         if not self.open or now < self._probe_at:
             return False
+        self._schedule(now)
+        return True
+
+    def _schedule(self, now: float) -> None:
         self._probe_at = now + self._delay
         self._delay = min(self._delay * 2, self._max_delay)
-        return True

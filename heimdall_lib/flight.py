@@ -14,12 +14,12 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """A result that is under way."""
 
-    __slots__ = ("_event", "_then", "outcome")
+    __slots__ = ("_then", "_waiters", "outcome")
 
     def __init__(self) -> None:
         """Start under way."""
         self.outcome: T | None = None
-        self._event: Event | None = None
+        self._waiters: list[Event] = []
         self._then: Callable[[T], None] | None = None
 
     def land(self, outcome: T) -> bool:
@@ -27,8 +27,8 @@ class Flight(Generic[T]):
         if self.outcome is not None:
             return False
         self.outcome = outcome
-        if self._event is not None:
-            self._event.set()
+        for waiter in self._waiters:
+            waiter.set()
         if self._then is not None:
             self._then(outcome)
         return True
@@ -36,10 +36,10 @@ class Flight(Generic[T]):
     def wait(self, timeout: float) -> T | None:
         """Return the outcome, or None when it has not landed within ``timeout`` seconds."""
         if self.outcome is None and timeout > 0:
-            if self._event is None:
-                self._event = Event()
-            if self.outcome is None:  # with threads, it may have landed before the event was there to be set
-                self._event.wait(timeout)
+            waiter = Event()
+            self._waiters.append(waiter)
+            if self.outcome is None:  # with threads, it may have landed before the waiter was there to be told
+                waiter.wait(timeout)
         return self.outcome
 
     def then(self, call: Callable[[T], None]) -> None:

@@ -8,13 +8,14 @@ from dnslib import CLASS, QTYPE, RCODE, RR, TXT, DNSBuffer, DNSHeader, DNSQuesti
 from heimdall_lib import wire
 from heimdall_lib.query import Query
 
+_TYPES = {**QTYPE.forward, 53: "SMIMEA"}  # which dnslib calls HIP, the name of 55
 _CLASSES = {1: "IN", 3: "CH", 4: "HS", 254: "NONE", 255: "ANY"}
 _RCODES = {**RCODE.forward, wire.BADVERS: "BADVERS"}
 
 
 def type_name(qtype: int) -> str:
     """Return a type's mnemonic, or ``TYPE1234`` (RFC 3597, section 5)."""
-    return str(QTYPE.forward.get(qtype, f"TYPE{qtype}"))
+    return str(_TYPES.get(qtype, f"TYPE{qtype}"))
 
 
 def class_name(qclass: int) -> str:

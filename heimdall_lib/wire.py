@@ -1,7 +1,7 @@
 """DNS messages as bytes: where things are, and how to change them in place.
 
-Rules: no objects for records that nobody looks at; nothing here knows a clock, a cache or a socket; every function is
-total over arbitrary bytes, raising ``WireError`` and nothing else; a compression pointer may only point backwards.
+Rules: no objects for records that nobody looks at; nothing here knows a clock, a cache or a socket; what reads a
+message raises ``WireError`` and nothing else, whatever the bytes; a compression pointer may only point backwards.
 """
 
 import re
@@ -89,9 +89,11 @@ def question_end(message: bytes) -> int:
 def records(message: bytes, offset: int) -> Iterator[Record]:
     """Yield the resource records that start at ``offset`` (just past the question), in order.
 
-    Raises WireError when a record is cut short, or bytes follow the last one.
+    Raises WireError when the header or a record is cut short, or bytes follow the last one.
     """
     size = len(message)
+    if size < HEADER_SIZE:
+        raise WireError("header cut short")
     counts = COUNTS.unpack_from(message, 4)
     for section in (ANSWER, AUTHORITY, ADDITIONAL):
         for _ in range(counts[section]):

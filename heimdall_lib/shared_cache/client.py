@@ -4,7 +4,7 @@ Rules: nothing is retried here (the breaker decides when Redis is asked again), 
 exception of redis-py comes out as one ``SharedCacheError`` with a reason from ``REASONS``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.settings import RedisTarget
@@ -34,6 +35,10 @@ class ClientOptions:
     client_key: str = ""
 
 
+class _BlockingSentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
+    """A pool for the primary that sentinels know, whose users wait for a free connection as those of any other do."""
+
+
 def connect(target: RedisTarget, options: ClientOptions) -> Client:
     """Return a client for ``target``; nothing is sent before its first command, except to a Cluster.
 
@@ -48,19 +53,22 @@ def connect(target: RedisTarget, options: ClientOptions) -> Client:
     common["db"] = target.database
     if target.topology == "sentinel":
         sentinels = [(endpoint.host, endpoint.port) for endpoint in target.hosts]
-        timeouts = {"socket_timeout": options.timeout, "socket_connect_timeout": options.timeout, "protocol": 2}
-        watcher = Sentinel(sentinels, sentinel_kwargs=timeouts, ssl=target.tls, **common)
-        return watcher.master_for(target.service_name, max_connections=options.max_connections)
+        # The credentials and the database are the server's; sentinels have none, but the same TLS.
+        watching = {name: value for name, value in common.items() if name not in ("username", "password", "db")}
+        watcher = Sentinel(sentinels, sentinel_kwargs={**watching, "ssl": target.tls}, ssl=target.tls, **common)
+        return watcher.master_for(
+            target.service_name,
+            connection_pool_class=_BlockingSentinelPool,
+            max_connections=options.max_connections,
+            timeout=options.timeout,
+        )
     if target.topology == "unix":
         common |= {"connection_class": redis.UnixDomainSocketConnection, "path": target.path}
     else:
         common |= {"connection_class": redis.SSLConnection if target.tls else redis.Connection}
         common |= {"host": host, "port": port}
-    return redis.Redis(
-        connection_pool=redis.BlockingConnectionPool(
-            max_connections=options.max_connections, timeout=options.timeout, **common
-        )
-    )
+    pool = redis.BlockingConnectionPool(max_connections=options.max_connections, timeout=options.timeout, **common)
+    return redis.Redis.from_pool(pool)  # which, unlike a pool handed to Redis(), is closed with the client
 
 
 def _common(target: RedisTarget, options: ClientOptions) -> dict[str, Any]:
@@ -85,10 +93,13 @@ def _common(target: RedisTarget, options: ClientOptions) -> dict[str, Any]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what redis-py or the socket below it raises as SharedCacheError."""
+    """Raise whatever goes wrong in redis-py as SharedCacheError.
+
+    That is more than its own exceptions: a server that answers nonsense makes it stumble anywhere.
+    """
     try:
         yield
-    except (redis.RedisError, OSError) as error:
+    except Exception as error:
         raise SharedCacheError(reason_of(error), str(error) or type(error).__name__) from error
 
 
@@ -104,7 +115,7 @@ def reason_of(error: Exception) -> str:
         return "readonly"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return "oom"
-    if isinstance(error, (redis.ConnectionError, OSError)):
+    if isinstance(error, (redis.ConnectionError, RedisClusterException, OSError)):
         return "connection"
     text = str(error)
     if text.startswith("NOAUTH"):
@@ -114,16 +125,25 @@ def reason_of(error: Exception) -> str:
 
 def multi_get(client: Client, names: Sequence[str]) -> Sequence[bytes | None]:
     """Return the values under ``names``, None for each that has no string; one round trip (a Cluster: one per slot)."""
-    values: Sequence[bytes | None] = (
-        client.mget_nonatomic(names) if isinstance(client, RedisCluster) else client.mget(names)
-    )
-    return values
+    values = client.mget_nonatomic(names) if isinstance(client, RedisCluster) else client.mget(names)
+    return [value if isinstance(value, bytes) else None for value in _one_each(values, len(names))]
 
 
-def multi_set(client: Client, values: Iterable[tuple[str, bytes, int]]) -> Sequence[object]:
+def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[object]:
     """Store each (name, value, seconds to live) in one round trip; return a result or an exception for each."""
     pipeline = client.pipeline() if isinstance(client, RedisCluster) else client.pipeline(transaction=False)
     for name, value, lifetime in values:
         pipeline.set(name, value, ex=lifetime)
-    results: Sequence[object] = pipeline.execute(raise_on_error=False)
+    return _one_each(pipeline.execute(raise_on_error=False), len(values))
+
+
+def clock(client: Client) -> float:
+    """Return the time on Redis's clock, in seconds since its epoch."""
+    seconds, microseconds = client.time()
+    return int(seconds) + int(microseconds) / 1e6
+
+
+def _one_each(results: object, count: int) -> Sequence[object]:
+    if not isinstance(results, list) or len(results) != count:
+        raise redis.InvalidResponse(f"not {count} results")
     return results

@@ -98,7 +98,7 @@ class Codec:
         message = value[_HEADER.size :]
         if flags & _COMPRESSED:
             message = _expand(message, size)
-        if len(message) != size:
+        if not size or len(message) != size:
             raise RejectedValueError("size")
         return StoredAnswer(message, stored_at, lifetime)
 
@@ -120,6 +120,6 @@ def _expand(compressed: bytes, size: int) -> bytes:
         message = expander.decompress(compressed, size + 1)
     except zlib.error:
         raise RejectedValueError("compression") from None
-    if not expander.eof:
+    if not expander.eof or expander.unused_data:
         raise RejectedValueError("compression")
     return message

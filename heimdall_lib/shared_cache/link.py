@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from heimdall_lib.breaker import Breaker
 from heimdall_lib.errors import SharedCacheError
-from heimdall_lib.shared_cache.client import Client, translated
+from heimdall_lib.shared_cache.client import Client, clock, translated
 from heimdall_lib.stats import Stats
 
 log = logging.getLogger("heimdall.redis")
@@ -79,7 +79,7 @@ class Link:
             self._stats.redis_operations[operation].observe(seconds)
         if seconds > self._slow_seconds:
             self._fault(f"slow: {operation} took {seconds * 1000:.0f} ms")
-        else:
+        elif not self._breaker.open:  # what was under way when it opened closes nothing: a probe does
             self._breaker.succeeded()
         return result
 
@@ -98,19 +98,21 @@ class Link:
         self._stopping.set()
 
     def _probe(self) -> None:
-        was_open = self._breaker.open
         try:
             if self._client is None:
                 self._client = self._connect()
             started = time.monotonic()
-            seconds, microseconds = self.run("time", lambda client: client.time())
+            redis_seconds = self.run("time", clock)
         except SharedCacheError as error:
-            self._say_down(f"{error.reason}: {error}")
+            if self._breaker.open:
+                self._say_down(f"{error.reason}: {error}")
             return
-        middle = (started + time.monotonic()) / 2
-        self._clock_offset = seconds * 1000 + microseconds / 1000 - middle * 1000
+        seconds_taken = time.monotonic() - started
+        middle = started + seconds_taken / 2
+        self._clock_offset = (redis_seconds - middle) * 1000
         self._clock_due = middle + _CLOCK_SECONDS
-        if was_open and not self._breaker.open:
+        if self._breaker.open and seconds_taken <= self._slow_seconds:
+            self._breaker.succeeded()
             self._log_failures = True
             self._stats.redis_up, self._stats.redis_breaker_open = True, False
             log.info("Redis at %s is in use", self._name)

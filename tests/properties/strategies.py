@@ -1,0 +1,127 @@
+"""What the properties are tried on: names, keys, messages that are well-formed, and messages that no longer are."""
+
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tests.support import messages
+
+CHECKED = settings(deadline=None, derandomize=True, max_examples=60)
+"""The same examples in every run: a property that fails, fails for everybody."""
+
+# Beside any octet at all: those that differ only by the bit that tells cases apart, and the separators of text.
+_TRICKY = st.sampled_from([b"a", b"A", b"@", b"`", b"[", b"{", b".", b":", b"*", b"\\", b"\0", b" ", b"\n", b"\xe1"])
+LABELS = st.one_of(
+    _TRICKY,
+    st.lists(_TRICKY, min_size=1, max_size=4).map(b"".join),
+    st.text("abcxyzABCXYZ0123456789-_", min_size=1, max_size=20).map(str.encode),
+    st.binary(min_size=1, max_size=63),
+)
+
+
+def wire(labels: list[bytes]) -> bytes:
+    """Return labels as a name in wire format."""
+    return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+
+
+NAMES = st.lists(LABELS, max_size=6).map(wire).filter(lambda name: len(name) <= 255)
+
+# Octets of a type or class that are letters in ASCII: 65 is HTTPS.
+NUMBERS = st.one_of(st.sampled_from([1, 28, 65, 97, 0x4100, 0x6100, 0x4161, 0x6141]), st.integers(0, 0xFFFF))
+TTLS = st.one_of(st.sampled_from([0, 1, 59, 60, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]), st.integers(0, 100000))
+BITS = st.booleans()
+_TYPES = st.sampled_from([1, 2, 5, 6, 16, 28, 46, 65, 65280])
+
+
+def recased(name: bytes, mask: int) -> bytes:
+    """Return ``name`` with the case of those letters turned that ``mask`` has a bit for."""
+    return bytes(
+        octet ^ 0x20 if mask >> index & 1 and bytes((octet,)).isalpha() else octet for index, octet in enumerate(name)
+    )
+
+
+MASKS = st.integers(0, 2**255 - 1)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A well-formed reply without OPT, and where everything in it is; sections are those of the three of records."""
+
+    question: bytes
+    sections: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...]]
+    rcode: int
+    flags: int
+    ttl_offsets: tuple[int, ...]
+    ttls: tuple[int, ...]
+
+    @property
+    def records(self) -> list[tuple[int, bytes]]:
+        """Every record with the number of its section, in order."""
+        return [(number, record) for number, section in enumerate(self.sections, 1) for record in section]
+
+    def message(self, *opt: bytes) -> bytes:
+        """Return the reply, with ``opt`` at its end if given."""
+        answer, authority, additional = self.sections
+        return messages.assemble(
+            self.question,
+            answer=answer,
+            authority=authority,
+            additional=(*additional, *opt),
+            flags=self.flags,
+            rcode=self.rcode,
+        )
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> Made:
+    """Draw a reply; names in record data are not compressed, owners may be."""
+    name = draw(NAMES)
+    question = name + draw(NUMBERS).to_bytes(2, "big") + draw(NUMBERS).to_bytes(2, "big")
+    position = 12 + len(question)
+    sections: list[tuple[bytes, ...]] = []
+    offsets: list[int] = []
+    ttls: list[int] = []
+    for _ in range(3):
+        section: list[bytes] = []
+        for _ in range(draw(st.integers(0, 4))):
+            owner = draw(st.one_of(st.just(messages.TO_QUESTION), st.just(b"\0"), NAMES))
+            rtype, ttl = draw(_TYPES), draw(TTLS)
+            rdata = messages.soa_data(draw(TTLS)) if rtype == messages.SOA else draw(st.binary(max_size=40))
+            section.append(messages.record(owner, rtype, ttl, rdata))
+            offsets.append(position + len(owner) + 4)
+            ttls.append(ttl)
+            position += len(section[-1])
+        sections.append(tuple(section))
+    flags = draw(st.integers(0, 0xFFF)) << 4 & 0x07F0 | messages.QR
+    answer, authority, additional = sections
+    return Made(question, (answer, authority, additional), draw(st.integers(0, 15)), flags, tuple(offsets), tuple(ttls))
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> bytes:
+    """Draw a well-formed query, with OPT or without."""
+    asked = draw(NAMES) + draw(NUMBERS).to_bytes(2, "big") + draw(NUMBERS).to_bytes(2, "big")
+    options = b"".join(messages.option(code, data) for code, data in draw(_OPTIONS))
+    opt = messages.opt(udp_size=draw(NUMBERS), dnssec_ok=draw(BITS), version=draw(st.integers(0, 1)), options=options)
+    flags = draw(st.integers(0, 0xFFFF)) & 0x07FF
+    return messages.assemble(asked, additional=[opt] if draw(BITS) else [], flags=flags)
+
+
+_OPTIONS = st.lists(st.tuples(st.sampled_from([3, 10, 15]), st.binary(max_size=30)), max_size=3)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
+    """Draw one of ``whole`` and do it some harm: octets changed, cut out, or put in."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 3))
+        data[at : at + length] = draw(st.binary(max_size=3))
+    return bytes(data)
+
+
+SOUND = st.one_of(queries(), replies().map(Made.message))
+BYTES = st.one_of(st.binary(max_size=80), damaged(SOUND))
+"""Anything at all, and what is nearly a message."""

@@ -1,0 +1,154 @@
+"""The log: one line an event, on standard error."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from heimdall_lib import log
+
+FORGED = "x\n2026-01-01T00:00:00.000Z INFO heimdall.app: all is well\r\x1b[2J\u2028\x85"
+
+
+@pytest.fixture(autouse=True)
+def fixture_root() -> Iterator[logging.Logger]:
+    """Give Heimdall's root logger back as it was."""
+    root = logging.getLogger(log.ROOT)
+    before = root.level, root.propagate, root.handlers[:]
+    yield root
+    root.level, root.propagate, root.handlers[:] = before
+    root.setLevel(before[0])
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def logger(form: str, level: str = "info") -> logging.Logger:
+    log.configure(level, form)
+    return logging.getLogger("heimdall.test")
+
+
+# Text
+
+
+def test_a_line_says_when_how_grave_who_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+    before = datetime.now(UTC)
+    logger("text").warning("%d of %s", 3, "them")
+    (line,) = lines(capsys)
+    instant, _, rest = line.partition(" ")
+    assert rest == "WARNING heimdall.test: 3 of them"
+    assert instant.endswith("Z")
+    assert len(instant) == len("2026-01-31T12:00:00.000Z")
+    assert abs((datetime.fromisoformat(instant) - before).total_seconds()) < 60
+
+
+def test_nothing_in_a_message_makes_a_second_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logger("text").info("query for %s", FORGED)
+    (line,) = lines(capsys)
+    assert line.isprintable()
+    assert line.endswith(r"query for x\n2026-01-01T00:00:00.000Z INFO heimdall.app: all is well\r\x1b[2J\u2028\x85")
+
+
+def test_letters_of_any_language_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    logger("text").info("Grüße 世界")
+    assert lines(capsys)[0].endswith(": Grüße 世界")
+
+
+def test_an_exception_is_in_the_same_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logger("text").exception("it failed")
+    (line,) = lines(capsys)
+    assert "ERROR heimdall.test: it failed | Traceback" in line
+    assert "ValueError: x\\n2026" in line
+    assert line.isprintable()
+
+
+# JSON
+
+
+def test_a_line_of_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    logger("json").warning("%d of %s", 3, "them")
+    (line,) = lines(capsys)
+    read = json.loads(line)
+    assert datetime.fromisoformat(read.pop("time")).tzinfo is not None
+    assert read == {"level": "warning", "logger": "heimdall.test", "message": "3 of them"}
+
+
+def test_nothing_in_a_message_makes_a_second_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logger("json").info("query for %s", FORGED)
+    (line,) = lines(capsys)
+    assert json.loads(line)["message"] == "query for " + FORGED
+
+
+def test_an_exception_is_in_the_same_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logger("json").exception("it failed")
+    (line,) = lines(capsys)
+    assert json.loads(line)["exception"].startswith("Traceback")
+    assert json.loads(line)["exception"].endswith("ValueError: " + FORGED)
+
+
+def test_a_query_is_an_object_in_json_and_only_a_message_in_text(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = {"name": "www.example.com", "microseconds": 12}
+    logger("json").info("query", extra={"query": fields})
+    logger("text").info("query name=www.example.com", extra={"query": fields})
+    in_json, in_text = lines(capsys)
+    assert json.loads(in_json)["query"] == fields
+    assert in_text.endswith(": query name=www.example.com")
+
+
+# Levels
+
+
+@pytest.mark.parametrize(
+    ("level", "logged"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_what_is_below_the_level_is_not_logged(
+    level: str, logged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = logger("json", level)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(one, name)("message")
+    assert [json.loads(line)["level"] for line in lines(capsys)] == logged
+
+
+def test_the_level_can_be_changed_later(capsys: pytest.CaptureFixture[str]) -> None:
+    one = logger("text", "error")
+    log.set_level("debug")
+    one.debug("seen")
+    log.set_level("error")
+    one.warning("not seen")
+    assert len(lines(capsys)) == 1
+
+
+def test_configuring_again_takes_the_place_of_what_was(capsys: pytest.CaptureFixture[str]) -> None:
+    logger("text")
+    logger("json").info("once")
+    assert [json.loads(line)["message"] for line in lines(capsys)] == ["once"]
+
+
+def test_nobody_elses_handlers_see_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    one = logger("text")
+    foreign = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(foreign)
+    try:
+        one.info("once")
+    finally:
+        logging.getLogger().removeHandler(foreign)
+    assert len(lines(capsys)) == 1

@@ -1,0 +1,174 @@
+"""What the process knows of itself."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from heimdall_lib import __version__
+from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.settings import UpstreamServer
+from heimdall_lib.stats import Stats
+from heimdall_lib.status import Status
+from heimdall_lib.upstream.forwarder import Forwarder, ForwardingPlan
+from tests.fakes import eventually, parsed, stored
+
+SERVER = UpstreamServer("udp", "192.0.2.53", 53)
+
+
+class House:
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.memory = MemoryCache(max_entries=10, max_bytes=10_000, purge_interval=30, stats=self.stats)
+        self.forwarder = Forwarder(ForwardingPlan((SERVER,)), self.stats)
+        self.shown = {"redis-password": "***", "workers": "1"}
+        self.status = Status(
+            stats=self.stats,
+            memory=self.memory,
+            forwarder=self.forwarder,
+            redis="redis://192.0.2.1:6379/0 (redis-url)",
+            shown=lambda: self.shown,
+        )
+
+    def described(self, part: str) -> Any:
+        return self.status.describe()[part]
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    made = House()
+    yield made
+    made.forwarder.close()
+
+
+def test_the_parts_and_that_they_are_json(house: House) -> None:
+    described = house.status.describe()
+    assert list(described) == ["version", "uptime_seconds", "ready", "queries", "l1", "l2", "upstreams", "settings"]
+    assert json.loads(json.dumps(described)) == described
+    assert described["version"] == __version__
+
+
+def test_uptime_counts_from_the_start(house: House) -> None:
+    before = house.described("uptime_seconds")
+    assert 0 <= before < 60
+    eventually(lambda: house.described("uptime_seconds") > before)
+
+
+def test_the_process_is_not_ready_until_it_is_said_to_be(house: House) -> None:
+    assert house.status.not_ready == "starting"
+    assert house.described("ready") is False
+    house.status.not_ready = ""
+    assert house.described("ready") is True
+
+
+def test_queries(house: House) -> None:
+    stats = house.stats
+    stats.queries["udp"] += 3
+    stats.responses[3] += 2
+    stats.responses[16] += 1
+    stats.durations["stale"].observe(0.1)
+    stats.coalesced_queries = 4
+    stats.dropped["overload"] += 5
+    stats.inflight = 6
+    stats.tcp_connections = 7
+    queries = house.described("queries")
+    assert queries.pop("per_second") > 0
+    assert queries == {
+        "by_transport": {"udp": 3, "tcp": 0},
+        "responses": {"NXDOMAIN": 2, "BADVERS": 1},
+        "by_source": {"l1": 0, "l2": 0, "upstream": 0, "stale": 1, "local": 0},
+        "coalesced": 4,
+        "dropped": {"malformed": 0, "overload": 5, "rate_limit": 0, "connection_limit": 0, "send": 0},
+        "inflight": 6,
+        "tcp_connections": 7,
+    }
+
+
+def test_l1(house: House) -> None:
+    house.memory.put(parsed().key, stored(parsed().key, age=0, lifetime=300))
+    house.stats.cache_hits, house.stats.cache_misses = 3, 1
+    house.stats.cache_evictions, house.stats.cache_expired = 5, 6
+    house.stats.cache_stale_answers, house.stats.cache_prefetches = 7, 8
+    assert house.described("l1") == {
+        "entries": 1,
+        "bytes": house.memory.bytes,
+        "hits": 3,
+        "misses": 1,
+        "hit_ratio": 0.75,
+        "evictions": 5,
+        "expired": 6,
+        "stale_answers": 7,
+        "prefetches": 8,
+    }
+    assert house.memory.bytes > 0
+
+
+def test_l2(house: House) -> None:
+    stats = house.stats
+    stats.redis_up = True
+    stats.redis_hits, stats.redis_misses = 1, 2
+    stats.redis_errors["oom"] += 3
+    stats.redis_rejected["format"] += 4
+    stats.redis_dropped_writes, stats.redis_budget_exceeded, stats.redis_bytes_saved = 5, 6, 7
+    assert house.described("l2") == {
+        "redis": "redis://192.0.2.1:6379/0 (redis-url)",
+        "up": True,
+        "breaker_open": False,
+        "hits": 1,
+        "misses": 2,
+        "hit_ratio": 0.3333,
+        "errors": {"oom": 3},
+        "rejected": {"format": 4},
+        "dropped_writes": 5,
+        "budget_exceeded": 6,
+        "bytes_saved": 7,
+    }
+
+
+def test_there_is_no_ratio_before_the_first_query(house: House) -> None:
+    assert house.described("l1")["hit_ratio"] is None
+    assert house.described("l2")["hit_ratio"] is None
+
+
+def test_upstreams(house: House) -> None:
+    assert house.described("upstreams") == [
+        {"server": "udp://192.0.2.53:53", "up": True, "round_trip_ms": 0.0, "queries": 0, "failures": {}}
+    ]
+
+
+def test_settings_are_those_in_effect_now(house: House) -> None:
+    house.shown = {"workers": "2"}
+    assert house.described("settings") == {"workers": "2"}
+
+
+class TestRate:
+    def rate(self, house: House) -> float:
+        rate: float = house.described("queries")["per_second"]
+        return rate
+
+    def test_nothing_asked_is_nothing_per_second(self, house: House) -> None:
+        house.status.sample()
+        assert self.rate(house) == 0
+
+    def test_before_the_first_sample_it_counts_from_the_start(self, house: House) -> None:
+        started = time.monotonic()
+        house.stats.queries["tcp"] += 1000
+        eventually(lambda: time.monotonic() - started > 0.1)
+        assert 0 < self.rate(house) <= 1000 / 0.1
+
+    def test_it_counts_from_the_oldest_sample(self, house: House) -> None:
+        house.stats.queries["udp"] += 1_000_000
+        house.status.sample()
+        started = time.monotonic()
+        house.stats.queries["udp"] += 10
+        eventually(lambda: time.monotonic() - started > 0.1)
+        assert 0 < self.rate(house) <= 10 / 0.1
+
+    def test_samples_older_than_a_minute_are_forgotten(self, house: House) -> None:
+        house.stats.queries["udp"] += 1_000_000
+        for _ in range(14):
+            house.status.sample()
+            house.stats.queries["udp"] += 1
+        assert self.rate(house) <= 13 / 0.001
