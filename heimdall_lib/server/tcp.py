@@ -80,6 +80,7 @@ class Connection:
         self._writing = Semaphore()
         self._room = Semaphore(_MAX_PENDING)
         self._pending = 0
+        self._broken = False
         self._idle = Event()
         self._idle.set()
 
@@ -148,8 +149,10 @@ class Connection:
             return
         try:
             with self._writing:
-                self._sock.sendall(b"".join(frames))
-        except OSError:  # gone, or reads nothing: read no more from it either
+                if not self._broken:
+                    self._sock.sendall(b"".join(frames))
+        except OSError:  # gone, or reads nothing: no answer waits for it again, and it is read no more
+            self._broken = True
             self.stop_reading()
 
 
