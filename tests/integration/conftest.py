@@ -1,0 +1,127 @@
+"""A Redis of a test's own: started on a free port, told what to do, stopped, killed and started again."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from heimdall_lib.settings import Endpoint, RedisTarget, Secret
+from tests.fakes import PATIENCE, eventually, unused_port
+
+
+class RedisServer:
+    """One redis-server process that keeps nothing on disk; ``admin`` is a client of the test's own."""
+
+    def __init__(self, directory: Path, *arguments: str, port: int = 0, password: str = "") -> None:
+        self.port = port or unused_port()
+        self.socket = directory / "redis.sock"
+        self._directory = directory
+        self._arguments = arguments
+        self._password = password
+        self._process: subprocess.Popen[bytes] | None = None
+        self.admin: Any = redis.Redis(
+            port=self.port, password=password or None, protocol=2, socket_timeout=PATIENCE, driver_info=None
+        )
+
+    @property
+    def target(self) -> RedisTarget:
+        return RedisTarget("standalone", (Endpoint("127.0.0.1", self.port),), "test", password=Secret(self._password))
+
+    def start(self) -> None:
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
+        command += ["--unixsocket", str(self.socket), "--save", "", "--appendonly", "no", "--daemonize", "no"]
+        if self._password:
+            command += ["--requirepass", self._password]
+        self._process = subprocess.Popen([*command, *self._arguments], stdout=subprocess.DEVNULL)
+        eventually(self.answers)
+
+    def answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "redis-server did not start"
+        try:
+            return bool(self.admin.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """End the process at once, as a crash would."""
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(PATIENCE)
+            self._process = None
+        self.admin.connection_pool.disconnect()
+
+    def pause(self) -> None:
+        """Let the process hang: connections stay open, nothing is answered."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            os.kill(self._process.pid, number)
+
+    def close(self) -> None:
+        self.kill()
+        self.admin.close()
+
+    def calls(self, command: str) -> int:
+        """How often a command was called since the statistics were reset."""
+        statistics = self.admin.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+        return int(statistics["calls"])
+
+
+StartRedis = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """Start Redis with some arguments; every one is ended with the test."""
+    with ExitStack() as stack:
+        count = 0
+
+        def start(*arguments: str, **options: Any) -> RedisServer:
+            nonlocal count
+            count += 1
+            directory = tmp_path / f"redis-{count}"
+            directory.mkdir()
+            server = RedisServer(directory, *arguments, **options)
+            stack.callback(server.close)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def redis_server(start_redis: StartRedis) -> RedisServer:
+    return start_redis()
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port on which connections are taken and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, contextlib.suppress(OSError):
+        yield sock.getsockname()[1]
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """A condition that comes true after some time."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() >= until
+
+
+def fill_up(server: RedisServer) -> None:
+    """Leave no room for writes: nothing is evicted, as Redis's default says."""
+    server.admin.set("ballast", bytes(2_000_000))
+    server.admin.config_set("maxmemory", "1mb")
