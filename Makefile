@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 IMAGE := heimdall
-SOURCES := heimdall.py heimdall_lib tests
+SOURCES := heimdall.py heimdall_lib tests benchmarks
 COVERAGE_MINIMUM := 95
 # The modules without I/O: every branch of theirs can be reached by a test, so every branch is.
 FLOORS := wire query reply lifetime entry flight breaker memory_cache settings stats errors
@@ -56,6 +56,15 @@ coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
 	@$(BIN)/python -m pytest --cov --cov-report= $(TEST_ARGS)
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM)
 	@$(BIN)/coverage report --include='$(FLOOR_FILES)' --fail-under=100
+
+.PHONY: bench
+bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
+	@benchmarks/install-programs
+	@$(BIN)/python -m benchmarks run $(SCENARIO) $(BENCH_ARGS)
+
+.PHONY: bench-report
+bench-report: $(VENV)/.runtime ## write the last measurement into docs/performance.md and its charts
+	@$(BIN)/python -m benchmarks report
 
 .PHONY: test-container
 test-container: $(VENV)/.dev ## build and run the image and the compose stack (needs a Docker engine)

@@ -178,6 +178,7 @@ class Server:
         log.info("draining for %g s", settings.drain_seconds)
         self._hurry.wait(settings.drain_seconds)
         for udp in self._udp:
+            udp.do_read()  # what came in before the end is answered too
             udp.stop_accepting()
         for tcp in self._tcp:
             tcp.close()
@@ -221,6 +222,8 @@ class Server:
     def _log_start(self) -> None:
         settings = self._settings
         log.info("Heimdall %s", __version__)
+        if idle := wiring.without_effect(settings):
+            log.warning("these settings have no effect in this version: %s", wiring.flags(idle))
         log.info("upstream: %s", ", ".join(str(server) for server in settings.upstream_servers))
         for zone in settings.forward_zones:
             log.info("upstream for %s: %s", zone.name, ", ".join(str(server) for server in zone.servers))

@@ -1,8 +1,8 @@
 """Query bytes to answer bytes, and the one place where a failure becomes a response code.
 
 Rules: ``begin`` never blocks and never raises, whatever the bytes, so that it can run where datagrams are read;
-``finish`` blocks until the query's deadline at most and never raises; no error or refusal is larger than the query
-that caused it.
+``finish`` blocks until the query's deadline at most and never raises; a refusal is no larger than the query that caused
+it.
 """
 
 import logging

@@ -18,6 +18,9 @@ from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
 
 
+_WARM_CACHE_DEFAULT = 10000
+
+
 def forwarding_plan(settings: Settings) -> ForwardingPlan:
     """Return what the forwarder is told."""
     return ForwardingPlan(
@@ -84,6 +87,16 @@ def redis_words(settings: Settings) -> str:
     if settings.redis_target is None:
         return f"off ({settings.redis_step})"
     return f"{settings.redis_target} ({settings.redis_step})"
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Return the settings that were given, are valid, and change nothing in this version."""
+    given = {
+        "workers": settings.workers != 1,
+        "warm_cache_entries": settings.warm_cache_entries != _WARM_CACHE_DEFAULT,
+        "admin_token": bool(settings.admin_token),
+    }
+    return [name for name, is_given in given.items() if is_given]
 
 
 def flags(names: Iterable[str]) -> str:

@@ -26,13 +26,14 @@ class Sockets:
         return sock
 
     def dns(self, endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
-        """Return a UDP and a TCP socket for ``endpoint``; port 0 means one that is free for UDP.
+        """Return a UDP and a TCP socket for ``endpoint``; raises ListenError.
 
-        Raises ListenError.
+        Port 0 means one that is free for TCP, the scarcer of the two: its ports stay taken for a while after use.
         """
-        datagrams = self._bind(endpoint, socket.SOCK_DGRAM)
+        stream = self.tcp(endpoint)
+        datagrams = self._bind(Endpoint(endpoint.host, stream.getsockname()[1]), socket.SOCK_DGRAM)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        return datagrams, self.tcp(Endpoint(endpoint.host, datagrams.getsockname()[1]))
+        return datagrams, stream
 
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
         sock = _bound(endpoint, kind)

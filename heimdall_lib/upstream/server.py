@@ -77,7 +77,7 @@ class Upstream:
         started = time.monotonic()
         plain = started < self._plain_until
         reply, spoke_edns = self._ask_once(key, timeout, plain=plain)
-        knows_no_edns = reply.rcode in (wire.FORMERR, wire.NOTIMP, wire.BADVERS) and not spoke_edns
+        knows_no_edns = reply.rcode in (wire.FORMERR, wire.NOTIMP) and not spoke_edns
         if knows_no_edns and not plain:
             self._plain_until = started + _PLAIN_SECONDS
             reply, _ = self._ask_once(key, max(0.0, started + timeout - time.monotonic()), plain=True)

@@ -267,3 +267,9 @@ class TestReload:
             responder.allow._networks,
             (responder.limiter._rate, responder.limiter._burst),
         )
+
+
+def test_who_gives_a_setting_without_effect_is_told() -> None:
+    assert wiring.without_effect(settings()) == []
+    given = settings("--workers", "2", "--warm-cache-entries", "5", "--admin-token", "0123456789abcdef")
+    assert wiring.without_effect(given) == ["workers", "warm_cache_entries", "admin_token"]
