@@ -17,7 +17,6 @@ from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
 
-
 _WARM_CACHE_DEFAULT = 10000
 
 
