@@ -23,6 +23,7 @@ from heimdall_lib.errors import ListenError, SettingError
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.names import ChaosAnswers
+from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.resolver import Resolver
 from heimdall_lib.responder import Responder
 from heimdall_lib.server import listen
@@ -100,6 +101,7 @@ class Server:
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
+            ready=ReadyAnswers(self._memory),
             chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
             stats=stats,
         )
@@ -141,7 +143,7 @@ class Server:
         logs.set_level(settings.log_level)
         self._forwarder.configure(wiring.forwarding_plan(settings))
         self._resolver.policy = wiring.resolver_policy(settings)
-        self._responder.policy = wiring.responder_policy(settings)
+        self._responder.configure(wiring.responder_policy(settings))
         self._misses.bound = settings.max_inflight
         log.info("settings reloaded: %s", wiring.flags(taken) or "nothing new")
         if fixed:
@@ -186,6 +188,7 @@ class Server:
         if not self._misses.wait(settings.query_timeout):
             log.warning("%d queries are left unanswered", self._stats.inflight)
         for udp in self._udp:
+            udp.flush()
             udp.close()
         if self._redis:
             self._redis.stop(_REDIS_STOP_SECONDS)
@@ -230,5 +233,6 @@ class Server:
         log.info("Redis: %s", wiring.redis_words(settings))
         for udp in self._udp:
             log.info("listening on %s port %d, UDP and TCP", *udp.address[:2])
+        log.info("datagrams by %s", self._udp[0].io.name)
         for http in self._http:
             log.info("HTTP on %s port %d", *http.address[:2])

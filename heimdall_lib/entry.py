@@ -58,6 +58,14 @@ def wants_refresh(entry: Entry, now: float) -> bool:
     return bool(now >= expires - (expires - stored) * _PREFETCH_SHARE)
 
 
+def unchanged_until(entry: Entry, now: float) -> float:
+    """Return when a fresh entry next means another answer or act: a TTL changes, a refresh is due, it expires."""
+    stored, expires, _, _ = _HEADER.unpack_from(entry)
+    refresh_at = expires - (expires - stored) * _PREFETCH_SHARE
+    next_second = stored + int(now - stored) + 1.0
+    return float(min(next_second, refresh_at) if now < refresh_at else min(next_second, expires))
+
+
 def message_of(entry: Entry) -> bytes:
     """Return the entry's message, its TTLs as they were when it was stored."""
     return entry[_HEADER.size + 2 * _HEADER.unpack_from(entry)[3] :]

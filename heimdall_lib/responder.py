@@ -7,7 +7,9 @@ it.
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from heimdall_lib import entry as entries
 from heimdall_lib import wire
@@ -15,6 +17,7 @@ from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.entry import Entry
 from heimdall_lib.names import ChaosAnswers, class_name, rcode_name, type_name
 from heimdall_lib.query import Query, parse
+from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.resolver import Outcome, Resolver
 from heimdall_lib.stats import Stats
 
@@ -24,6 +27,8 @@ query_log = logging.getLogger("heimdall.query")
 # Extended DNS Errors (RFC 8914, section 4).
 _STALE_ANSWER, _CACHED_ERROR, _STALE_NXDOMAIN = 3, 13, 19
 _NOT_AUTHORITATIVE, _NOT_SUPPORTED, _OTHER = 20, 21, 0
+
+P = TypeVar("P")
 
 NO_ANSWER = b""
 """What ``begin`` and ``finish`` return for a query that deserves silence."""
@@ -43,13 +48,54 @@ class ResponderPolicy:
 class Responder:
     """Answers queries that came over any transport."""
 
-    def __init__(self, *, policy: ResponderPolicy, resolver: Resolver, chaos: ChaosAnswers, stats: Stats) -> None:
-        """Answer from ``resolver``, and from ``chaos`` in class CH."""
-        self.policy = policy
+    def __init__(
+        self,
+        *,
+        policy: ResponderPolicy,
+        resolver: Resolver,
+        ready: ReadyAnswers,
+        chaos: ChaosAnswers,
+        stats: Stats,
+    ) -> None:
+        """Answer from ``resolver``, from ``ready`` what was just answered, and from ``chaos`` in class CH."""
+        self._ready = ready
         self._resolver = resolver
         self._chaos = chaos
         self._stats = stats
         self._limited = 0
+        self.configure(policy)
+
+    def configure(self, policy: ResponderPolicy) -> None:
+        """Go by ``policy`` from the next query on."""
+        self.policy = policy
+        self._ready.clear()
+
+    def ready(
+        self, batch: Sequence[tuple[bytes, P]], host: Callable[[P], str]
+    ) -> tuple[list[tuple[bytes, P]], Sequence[tuple[bytes, P]]]:
+        """Split a batch of UDP queries with their peers into answers that are ready and queries for ``begin``.
+
+        ``host`` tells a peer's address. Never blocks and never raises.
+        """
+        if self.policy.query_log:
+            return [], batch
+        answers: list[tuple[bytes, P]] = []
+        rest: list[tuple[bytes, P]] = []
+        find, responses, now = self._ready.find, self._stats.responses, time.monotonic()
+        allows, limits = self.policy.allow.allows, self.policy.limiter.allows
+        for datagram in batch:
+            data, peer = datagram
+            found = find(data, now)
+            if found is not None and allows(host(peer)) and limits(host(peer), now):
+                answers.append((found[0], peer))
+                responses[found[1]] += 1
+            else:
+                rest.append(datagram)
+        hits = len(answers)
+        self._stats.queries["udp"] += hits
+        self._stats.cache_hits += hits
+        self._stats.durations["l1"].observe_many(time.monotonic() - now, hits)
+        return answers, rest
 
     def begin(self, data: bytes, client: str, transport: str) -> bytes | Query:
         """Return the answer to ``data`` if it can be told at once, else the query for ``finish``.
@@ -91,7 +137,10 @@ class Responder:
             return self._error(query, query.problem)
         entry = self._resolver.lookup(query)
         if entry is not None:
-            return self._render(query, "l1", entry)
+            answer = self._render(query, "l1", entry)
+            if transport == "udp":
+                self._ready.keep(data, query, entry, answer, query.received_at)
+            return answer
         return self._local(query) or query
 
     def _slip(self, query: Query) -> bytes:

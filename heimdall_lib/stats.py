@@ -47,6 +47,11 @@ class Histogram:
         self.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.total += seconds
 
+    def observe_many(self, seconds: float, times: int) -> None:
+        """Count the same duration several times."""
+        self.counts[bisect_left(DURATION_BUCKETS, seconds)] += times
+        self.total += seconds * times
+
 
 class UpstreamStats:
     """What one upstream server has been asked and how it did."""

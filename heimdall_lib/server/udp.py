@@ -1,25 +1,25 @@
 """The UDP listener.
 
-Rules: what can be answered at once is answered where the datagram is read, without a greenlet; reading never waits for
+Rules: what can be answered at once is answered where datagrams are read, without a greenlet; reading never waits for
 anything; nothing raises out of ``do_read``, or gevent would stop reading for a while.
 """
 
 import logging
 import socket
-from typing import Any
+from collections.abc import Sequence
 
 from gevent.server import DatagramServer
+from gevent.socket import wait_write
 
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
+from heimdall_lib.server.datagrams import BATCH, Peer, datagrams
 from heimdall_lib.server.misses import Misses
 from heimdall_lib.stats import Stats
-from heimdall_lib.wire import MAX_MESSAGE_SIZE
 
 log = logging.getLogger("heimdall.server")
 
-_BATCH = 64
-Address = tuple[Any, ...]
+_SEND_SECONDS = 1.0  # how long answers wait for a socket that takes no more
 
 
 class UdpServer(DatagramServer):  # type: ignore[misc]
@@ -30,45 +30,65 @@ class UdpServer(DatagramServer):  # type: ignore[misc]
         self._responder = responder
         self._misses = misses
         self._stats = stats
+        self._outbox: list[tuple[bytes, Peer]] = []
         super().__init__(sock, spawn=None)
+
+    def init_socket(self) -> None:
+        """Take the socket from under gevent: what is read and written in the loop never waits."""
+        super().init_socket()
+        self.io = datagrams(self._socket)
 
     def do_read(self) -> None:
         """Answer a batch of the datagrams that wait; the loop comes back for the rest."""
-        receive = self._socket.recvfrom
+        io, begin = self.io, self._responder.begin
         try:
-            for _ in range(_BATCH):
-                data, address = receive(MAX_MESSAGE_SIZE)
-                answer = self._responder.begin(data, address[0], "udp")
-                if isinstance(answer, Query):
-                    self._open(answer, address)
-                elif answer:
-                    self._send(answer, address)
-        except BlockingIOError:
-            pass
+            batch = io.receive()
         except OSError:
             log.exception("cannot read datagrams")
+            return
+        answers, rest = self._responder.ready(batch, io.host)
+        for data, peer in rest:
+            answer = begin(data, io.host(peer), "udp")
+            if isinstance(answer, Query):
+                if self._misses.run(self._finish, answer, peer):
+                    continue
+                answer = self._responder.shed(answer)
+            if answer:
+                answers.append((answer, peer))
+        self._send(answers)
 
-    def handle(self, _data: bytes, _address: Address) -> None:
+    def handle(self, _data: bytes, _peer: Peer) -> None:
         """Never called: ``do_read`` hands nothing on. gevent wants the method to be there."""
 
-    def _open(self, query: Query, address: Address) -> None:
-        if not self._misses.run(self._finish, query, address):
-            self._send(self._responder.shed(query), address)
+    def _finish(self, query: Query, peer: Peer) -> None:
+        answer = self._responder.finish(query)  # blocks: the outbox of before may be gone by then
+        self._outbox.append((answer, peer))
+        if len(self._outbox) == 1:
+            self.loop.run_callback(self.flush)
 
-    def _finish(self, query: Query, address: Address) -> None:
-        self._send_blocking(self._responder.finish(query), address)
+    def flush(self) -> None:
+        """Send the answers that queries came to in this turn of the loop, in as few calls as can be."""
+        outbox, self._outbox = self._outbox, []
+        for start in range(0, len(outbox), BATCH):
+            self._send(outbox[start : start + BATCH])
 
-    def _send(self, answer: bytes, address: Address) -> None:
-        try:
-            self._socket.sendto(answer, address)
-        except BlockingIOError:
-            if not self._misses.run(self._send_blocking, answer, address):
+    def _send(self, answers: Sequence[tuple[bytes, Peer]]) -> None:
+        while answers:
+            try:
+                sent = self.io.send(answers)
+            except OSError:  # this client's address cannot be reached, or is none (port 0)
                 self._stats.dropped["send"] += 1
-        except OSError:  # the client's address cannot be reached, or is none (port 0)
-            self._stats.dropped["send"] += 1
+                sent = 1
+            answers = answers[sent:]
+            if not sent:
+                if not self._misses.run(self._send_later, answers):
+                    self._stats.dropped["send"] += len(answers)
+                return
 
-    def _send_blocking(self, answer: bytes, address: Address) -> None:
+    def _send_later(self, answers: Sequence[tuple[bytes, Peer]]) -> None:
         try:
-            self.socket.sendto(answer, address)
+            wait_write(self.socket.fileno(), _SEND_SECONDS)
         except OSError:
-            self._stats.dropped["send"] += 1
+            self._stats.dropped["send"] += len(answers)
+        else:
+            self._send(answers)

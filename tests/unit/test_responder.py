@@ -25,6 +25,7 @@ from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
 from heimdall_lib.query import Query
+from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.reply import Reply
 from heimdall_lib.resolver import Outcome, Resolver, ResolverPolicy
 from heimdall_lib.responder import NO_ANSWER, Responder, ResponderPolicy
@@ -73,12 +74,13 @@ class House:
                 limiter=RateLimiter(rate=0, burst=0),
             ),
             resolver=self.resolver,
+            ready=ReadyAnswers(self.memory),
             chaos=ChaosAnswers(version="Heimdall 1", server_id="pod-7"),
             stats=self.stats,
         )
 
     def policy(self, **changes: object) -> None:
-        self.responder.policy = replace(self.responder.policy, **changes)  # type: ignore[arg-type]
+        self.responder.configure(replace(self.responder.policy, **changes))  # type: ignore[arg-type]
 
     def resolve_with(self, outcome: Callable[[], Any]) -> None:
         """Have a resolver that returns what ``outcome`` does."""
@@ -97,6 +99,7 @@ class House:
         self.responder = Responder(
             policy=self.responder.policy,
             resolver=Scripted(),
+            ready=ReadyAnswers(self.memory),
             chaos=ChaosAnswers(version="", server_id=""),
             stats=self.stats,
         )
