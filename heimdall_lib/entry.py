@@ -91,6 +91,8 @@ def render(entry: Entry, query: Query, now: float, *, stale_ttl: int | None = No
         message[3] &= ~wire.AD
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(query.question)] = query.question
     age = int(now - stored)
+    if not age and stale_ttl is None:
+        return message
     for offset in _offsets(count).unpack_from(entry, _HEADER.size):
         if stale_ttl is None:
             ttl = wire.UINT32.unpack_from(message, offset)[0] - age

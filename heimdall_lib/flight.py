@@ -1,12 +1,12 @@
 """Single flight: those who want the same thing at the same moment wait for one of them to fetch it.
 
-Rules: whoever leads lands, whatever happens; what lands first counts; a waiter that gives up disturbs nobody. Plain
-``threading``, so that it is cooperative in a monkey-patched process and testable with threads in any other.
+Rules: whoever leads lands, whatever happens; what lands first counts; a waiter that gives up disturbs nobody.
 """
 
 from collections.abc import Callable
-from threading import Event
 from typing import Generic, TypeVar
+
+from heimdall_lib.pause import Pause
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class Flight(Generic[T]):
     def __init__(self) -> None:
         """Start under way."""
         self.outcome: T | None = None
-        self._waiters: list[Event] = []
+        self._waiters: list[Pause[bool]] = []
         self._then: Callable[[T], None] | None = None
 
     def land(self, outcome: T) -> bool:
@@ -28,7 +28,7 @@ class Flight(Generic[T]):
             return False
         self.outcome = outcome
         for waiter in self._waiters:
-            waiter.set()
+            waiter.end(True)
         if self._then is not None:
             self._then(outcome)
         return True
@@ -36,7 +36,7 @@ class Flight(Generic[T]):
     def wait(self, timeout: float) -> T | None:
         """Return the outcome, or None when it has not landed within ``timeout`` seconds."""
         if self.outcome is None and timeout > 0:
-            waiter = Event()
+            waiter: Pause[bool] = Pause()
             self._waiters.append(waiter)
             if self.outcome is None:  # with threads, it may have landed before the waiter was there to be told
                 waiter.wait(timeout)

@@ -41,8 +41,15 @@ def bounded_message(reply: Reply, policy: TtlPolicy) -> bytes:
         least, most = 0, lifetime(reply, policy)
     else:
         least, most = policy.min_ttl if reply.ttl is not None else 0, policy.max_ttl
-    message = bytearray(reply.message)
+    changed: list[tuple[int, int]] = []
     for offset in reply.ttl_offsets:
-        ttl = wire.UINT32.unpack_from(message, offset)[0]
-        wire.UINT32.pack_into(message, offset, min(max(ttl if ttl <= _MAX_TTL else 0, least), most))
+        ttl = wire.UINT32.unpack_from(reply.message, offset)[0]
+        bounded = min(max(ttl if ttl <= _MAX_TTL else 0, least), most)
+        if bounded != ttl:
+            changed.append((offset, bounded))
+    if not changed:
+        return reply.message
+    message = bytearray(reply.message)
+    for offset, ttl in changed:
+        wire.UINT32.pack_into(message, offset, ttl)
     return bytes(message)

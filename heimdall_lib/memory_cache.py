@@ -34,7 +34,8 @@ class MemoryCache:
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, in place of what was under ``key``; one that alone exceeds the bound in bytes is not kept."""
-        self.remove(key)
+        if key in self._entries:
+            self.remove(key)
         cost = len(key) + len(entry) + OVERHEAD
         if cost > self._max_bytes:
             return
@@ -43,7 +44,11 @@ class MemoryCache:
             self._forget(oldest, evicted)
             self._stats.cache_evictions += 1
         self._entries[key] = entry
-        self._due.setdefault(self._slot(entry), set()).add(key)
+        slot = self._slot(entry)
+        due = self._due.get(slot)
+        if due is None:
+            due = self._due[slot] = set()
+        due.add(key)
         self.bytes += cost
 
     def remove(self, key: bytes) -> bool:

@@ -4,8 +4,10 @@ Rules: no clock, no socket; bytes pass through, so that unknown types survive (R
 OPT with its options, AA, RA, RD, CD) is taken off here and put back for each client.
 """
 
-from dataclasses import dataclass
+import re
 from enum import Enum
+from struct import Struct
+from typing import NamedTuple
 
 from heimdall_lib import wire
 from heimdall_lib.errors import WireError
@@ -13,6 +15,13 @@ from heimdall_lib.errors import WireError
 _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
 _MAX_ERROR_TEXT = 120
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts as zero
+
+_SAME_NAME = b"\xc0\x0c"  # a pointer to the name in the question
+_TTL_AND_LENGTH = Struct("!IH")
+_TYPE_OPT = wire.UINT16.pack(wire.TYPE_OPT)
+_NO_OR_PLAIN_OPT = re.compile(rb"(\0\0\x29..\0...\0\0)?", re.DOTALL).fullmatch  # no extended rcode, no options
+_PLAIN_HEAD = bytes((0, 0, wire.QR, wire.RA, 0, 1))
+_PLAIN_AUTHENTIC = bytes((0, 0, wire.QR, wire.RA | wire.AD, 0, 1))
 
 
 class Kind(Enum):
@@ -25,8 +34,7 @@ class Kind(Enum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One examined reply.
 
     ``message`` has id 0, no OPT and the question in lower case; ``ttl_offsets`` says where its TTLs are; ``ttl`` is
@@ -60,6 +68,39 @@ def examine(data: bytes, question: bytes) -> Reply:
 
     Raises WireError when the reply is not a well-formed message.
     """
+    return _plain(data, question) or _any(data, question)
+
+
+def _plain(data: bytes, question: bytes) -> Reply | None:
+    """Read the reply that most queries get, in a fraction of the time: records of the name and type asked for, alone.
+
+    None is any other reply; what is returned is what ``_any`` returns.
+    """
+    asked = _SAME_NAME + question[-4:]
+    offset = first = wire.HEADER_SIZE + len(question)
+    if data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked or question[-4:-2] == _TYPE_OPT:
+        return None
+    size = len(data)
+    least = _MAX_TTL
+    offsets: list[int] = []
+    while data[offset : offset + 6] == asked and offset + 12 <= size:
+        ttl, length = _TTL_AND_LENGTH.unpack_from(data, offset + 6)
+        if ttl < least:
+            least = ttl
+        elif ttl > _MAX_TTL:
+            least = 0
+        offsets.append(offset + 6)
+        offset += 12 + length
+    rest = data[offset:]
+    answers = wire.UINT16.pack(len(offsets))
+    if offset > size or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
+        return None
+    head = _PLAIN_AUTHENTIC if data[3] & wire.AD else _PLAIN_HEAD
+    message = b"".join((head, answers, b"\0\0\0\0", question, data[first:offset]))
+    return Reply(Kind.ANSWER, wire.NOERROR, message, tuple(offsets), least)
+
+
+def _any(data: bytes, question: bytes) -> Reply:
     end = wire.question_end(data)
     kept: list[wire.Record] = []
     rcode, error, opt = data[3] & wire.RCODE_MASK, None, None

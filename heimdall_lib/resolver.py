@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from heimdall_lib import entry as entries
 from heimdall_lib import wire
@@ -28,8 +28,7 @@ _CRASHED: Failure = (0, "internal error")
 _TOO_LATE: Failure = (22, "no upstream server answered in time")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a query: an entry to render and where it is from, or why there is none (SERVFAIL)."""
 
     source: str

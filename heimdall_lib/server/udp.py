@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from gevent.server import DatagramServer
 from gevent.socket import wait_write
 
+from heimdall_lib.datagrams import BATCH, Peer, datagrams
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
-from heimdall_lib.server.datagrams import BATCH, Peer, datagrams
 from heimdall_lib.server.misses import Misses
 from heimdall_lib.stats import Stats
 

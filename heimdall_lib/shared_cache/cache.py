@@ -1,13 +1,11 @@
 """The shared cache as the resolver sees it: a read that lands some time, a write that nobody waits for."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from heimdall_lib.flight import Flight
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a read found: a message with its age and lifetime in seconds, or nothing at all (``message`` empty)."""
 
     message: bytes = b""

@@ -6,7 +6,7 @@ the deadline is kept whatever the servers do.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -87,23 +87,26 @@ class Forwarder:
 
         Raises NoAnswerError when no server gave one before ``deadline`` (an instant of the monotonic clock).
         """
-        why = NoAnswerError(_NO_REACHABLE_AUTHORITY, "no upstream server answered in time")
-        for upstream, done in self._attempts(self.group(key)):
+        done: list[Upstream] = []
+        why: tuple[int, str] = (_NO_REACHABLE_AUTHORITY, "no upstream server answered in time")
+        for upstream in self._ordered(self.group(key)) * _ROUNDS:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
+            if upstream in done:
+                continue
             try:
                 reply = upstream.ask(key, min(self._plan.timeout, remaining))
             except UpstreamError as error:
                 if error.reason != "timeout":
                     done.append(upstream)
-                    why = NoAnswerError(_NETWORK_ERROR, f"upstream {error.reason}")
+                    why = (_NETWORK_ERROR, f"upstream {error.reason}")
                 continue
             if reply.kind is not Kind.FAILURE:
                 return reply
             done.append(upstream)
-            why = NoAnswerError(*(reply.error or (_NO_REACHABLE_AUTHORITY, f"upstream rcode {reply.rcode}")))
-        raise why
+            why = reply.error or (_NO_REACHABLE_AUTHORITY, f"upstream rcode {reply.rcode}")
+        raise NoAnswerError(*why)
 
     def probe(self) -> None:
         """Ask every resting server whose probe is due whether it is back; blocks for one timeout a server at most."""
@@ -126,16 +129,10 @@ class Forwarder:
         view = hashlib.blake2b(names.encode(), digest_size=5).hexdigest()
         return Group(tuple(self._upstreams[server] for server in servers), view)
 
-    def _attempts(self, group: Group) -> Iterator[tuple[Upstream, list[Upstream]]]:
-        """Yield the servers to try in order, round after round, each with the list of those not to try again."""
-        done: list[Upstream] = []
-        order = self._ordered(group)
-        for _ in range(_ROUNDS):
-            for upstream in order:
-                if upstream not in done:
-                    yield upstream, done
-
-    def _ordered(self, group: Group) -> list[Upstream]:
+    def _ordered(self, group: Group) -> tuple[Upstream, ...]:
+        """Return the servers in the order in which to try them, the resting ones last."""
+        if len(group.upstreams) == 1:
+            return group.upstreams
         order = list(group.upstreams)
         if self._plan.policy == "random":
             _shuffle(order)
@@ -144,7 +141,7 @@ class Forwarder:
         order.sort(key=lambda upstream: upstream.resting)
         for upstream in order[1:]:
             upstream.passed_over()
-        return order
+        return tuple(order)
 
 
 def _wire_suffix(name: str) -> bytes:

@@ -5,7 +5,6 @@ a row rests, is asked only when the others fail too, and is probed off the query
 """
 
 import logging
-import secrets
 import ssl
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from heimdall_lib.query import CD_BIT, DO_BIT, question_of
 from heimdall_lib.reply import Kind, Reply, examine, has_opt, is_truncated
 from heimdall_lib.settings import UpstreamServer
 from heimdall_lib.stats import UpstreamStats
-from heimdall_lib.upstream import datagram
+from heimdall_lib.upstream.datagram import DatagramPool
 from heimdall_lib.upstream.stream import StreamPool
 
 log = logging.getLogger("heimdall.upstream")
@@ -29,6 +28,14 @@ _DECAY = 0.98  # of a smoothed round trip for each query that went to another se
 _PLAIN_SECONDS = 900.0  # for how long a server that knows no EDNS is spared it (RFC 6891, section 6.2.2)
 _PROBE_KEY = b"\0" + wire.UINT16.pack(wire.TYPE_NS) + wire.UINT16.pack(wire.CLASS_IN) + b"\0"
 
+# What stands before the question, by CD and whether no OPT follows. AD in a query asks for AD in the answer without DO
+# (RFC 6840, section 5.7): whether a client sees it is decided for each client.
+_HEADS = {
+    (bits, plain): bytes((wire.RD, wire.AD | (wire.CD if bits else 0))) + wire.COUNTS.pack(1, 0, 0, not plain)
+    for bits in (0, CD_BIT)
+    for plain in (False, True)
+}
+
 
 class Upstream:
     """One server with its health, its smoothed round trip (seconds) and its open connections."""
@@ -37,14 +44,15 @@ class Upstream:
         """Know nothing yet; ``udp_size`` (bytes) is what queries say that Heimdall takes over UDP."""
         self.server = server
         self.round_trip = 0.0
-        self._udp_size = udp_size
+        self._opts = tuple(wire.opt_record(udp_size, dnssec_ok=bool(bits)) for bits in range(DO_BIT + 1))
         self._stats = stats
         self._breaker = Breaker(
             threshold=_FAILURES_TO_REST, first_delay=_FIRST_PROBE_SECONDS, max_delay=_MAX_PROBE_SECONDS
         )
         self._plain_until = 0.0
+        self._datagrams = DatagramPool(server)
         self._stream = StreamPool(server, ssl.create_default_context() if server.transport == "tls" else None)
-        self._send: Callable[[bytes, float], bytes] = (
+        self._send: Callable[[bytes, bytes, float], bytes] = (
             self._udp_then_tcp if server.transport == "udp" else self._stream.exchange
         )
 
@@ -97,6 +105,7 @@ class Upstream:
 
     def close(self) -> None:
         """Close the connections that are open."""
+        self._datagrams.close()
         self._stream.close()
 
     def _ask_once(self, key: bytes, timeout: float, *, plain: bool) -> tuple[Reply, bool]:
@@ -104,7 +113,7 @@ class Upstream:
         self._stats.queries += 1
         started = time.monotonic()
         try:
-            data = self._send(self._query(question, key[-1], plain=plain), timeout)
+            data = self._send(question, self._query(question, key[-1], plain=plain), timeout)
             reply = examine(data, question)
         except WireError as error:
             self._failed("malformed")
@@ -116,18 +125,16 @@ class Upstream:
         return reply, reply.kind is not Kind.FAILURE or has_opt(data)
 
     def _query(self, question: bytes, bits: int, *, plain: bool) -> bytes:
-        # AD in a query asks for AD in the answer without DO (RFC 6840, section 5.7): whether a client sees it is
-        # decided for each client.
-        flags = wire.RD, wire.AD | (wire.CD if bits & CD_BIT else 0)
-        opt = b"" if plain else wire.opt_record(self._udp_size, dnssec_ok=bool(bits & DO_BIT))
-        return wire.build_query(secrets.randbits(16), question, flags=flags, opt=opt)
+        """Return a query, all but its id, for a question and its key's DO and CD bits."""
+        head, opt = _HEADS[bits & CD_BIT, plain], self._opts[bits & DO_BIT]
+        return head + question if plain else head + question + opt
 
-    def _udp_then_tcp(self, query: bytes, timeout: float) -> bytes:
+    def _udp_then_tcp(self, question: bytes, query: bytes, timeout: float) -> bytes:
         started = time.monotonic()
-        reply = datagram.exchange(self.server, query, timeout)
+        reply = self._datagrams.exchange(question, query, timeout)
         if not is_truncated(reply):
             return reply
-        return self._stream.exchange(query, started + timeout - time.monotonic())
+        return self._stream.exchange(question, query, started + timeout - time.monotonic())
 
     def _answered(self, seconds: float) -> None:
         self._stats.duration.observe(seconds)

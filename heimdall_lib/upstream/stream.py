@@ -5,6 +5,7 @@ that was open and turns out closed costs its queries one more try on a new one; 
 """
 
 import contextlib
+import secrets
 import socket
 import ssl
 import time
@@ -41,22 +42,22 @@ class Connection:
         """Say whether a query with this id may be sent: still open, and no other query in flight has the id."""
         return self.open and message_id not in self._waiting
 
-    def exchange(self, query: bytes, timeout: float) -> bytes:
-        """Send ``query`` and return the reply that matches it; empty when the connection was closed instead.
+    def exchange(self, message_id: bytes, question: bytes, query: bytes, timeout: float) -> bytes:
+        """Send a query (all but its id) and return the reply to its question; empty when the connection was closed.
 
         Raises TimeoutError after ``timeout`` seconds.
         """
         flight: Flight[bytes] = Flight()
-        self._waiting[query[:2]] = query, flight
+        self._waiting[message_id] = question, flight
         try:
             with self._writing:
-                self._sock.sendall(UINT16.pack(len(query)) + query)
+                self._sock.sendall(UINT16.pack(2 + len(query)) + message_id + query)
             reply = flight.wait(timeout)
         except (OSError, ValueError):
             self.close()
             return _CLOSED
         finally:
-            del self._waiting[query[:2]]
+            del self._waiting[message_id]
         if reply is None:
             raise TimeoutError
         return reply
@@ -89,8 +90,8 @@ class Connection:
         reply = self._stream.read(size)
         if len(reply) < size:
             return False
-        query, flight = self._waiting.get(reply[:2], (b"", None))
-        if flight is not None and is_reply_to(reply, query):
+        question, flight = self._waiting.get(reply[:2], (b"", None))
+        if flight is not None and is_reply_to(reply, question):
             flight.land(reply)
         return True
 
@@ -105,17 +106,18 @@ class StreamPool:
         self._connections: list[Connection] = []
         self._connecting = Lock()
 
-    def exchange(self, query: bytes, timeout: float) -> bytes:
-        """Send ``query`` and return the reply that matches it.
+    def exchange(self, question: bytes, query: bytes, timeout: float) -> bytes:
+        """Send a query (all but its id) and return the reply to its question.
 
         Raises UpstreamError: ``timeout`` after ``timeout`` seconds, ``tls`` when the server is not whom its
         certificate must name, ``network`` when it cannot be reached or closes the connection.
         """
         deadline = time.monotonic() + timeout
+        message_id = secrets.token_bytes(2)
         try:
             while (remaining := deadline - time.monotonic()) > 0:
-                connection, fresh = self._connection(query[:2], remaining)
-                reply = connection.exchange(query, deadline - time.monotonic())
+                connection, fresh = self._connection(message_id, remaining)
+                reply = connection.exchange(message_id, question, query, deadline - time.monotonic())
                 if reply:
                     return reply
                 if fresh:

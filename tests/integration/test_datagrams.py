@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from heimdall_lib.server.datagrams import BATCH, Batched, Datagrams, OneByOne, datagrams
+from heimdall_lib.datagrams import BATCH, Batched, Datagrams, OneByOne, datagrams
 
 Make = Callable[[socket.socket], Datagrams]
 

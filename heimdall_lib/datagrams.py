@@ -1,7 +1,8 @@
 """Datagrams in batches: one system call for up to 64 of them where the platform can, one each elsewhere.
 
 Both ways give the same: ``receive`` returns what waits, ``send`` says how many the socket took, and neither ever
-waits. A peer is whatever the same object made of a sender; ``host`` tells its address as text.
+waits. A bound socket's datagrams come and go with their peers: a peer is whatever the same object made of a sender,
+``host`` tells its address as text. A connected socket has one peer; as such sockets come and go, they share buffers.
 
 Rules: nothing raises but ``OSError``; buffers are allocated once.
 """
@@ -19,7 +20,7 @@ from lru import LRU
 
 BATCH = 64
 _MAX_QUERY = 4096  # bytes: one question and all its EDNS options fit; the rest of anything larger is cut off
-_MAX_ANSWER = 65535
+_MAX_MESSAGE = 65535
 _REMEMBERED_HOSTS = 65536
 
 Peer = Any
@@ -47,6 +48,24 @@ class Datagrams(Protocol):
 def datagrams(sock: socket.socket) -> Datagrams:
     """Return the best way of reading and writing ``sock`` that the platform has."""
     return Batched(sock) if _MMSG else OneByOne(sock)
+
+
+class ConnectedDatagrams(Protocol):
+    """Reads and writes the datagrams of connected sockets, which never block."""
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """Return at most ``BATCH`` datagrams; empty when none waits. Raises OSError."""
+
+    def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
+        """Send at most ``BATCH`` datagrams; return how many the socket took before it was full.
+
+        Raises OSError when the first one cannot be sent at all.
+        """
+
+
+def connected_datagrams() -> ConnectedDatagrams:
+    """Return the best way of reading and writing connected sockets that the platform has."""
+    return ConnectedBatched() if _MMSG else ConnectedOneByOne()
 
 
 class OneByOne:
@@ -86,6 +105,33 @@ class OneByOne:
         return text
 
 
+class ConnectedOneByOne:
+    """``recv`` and ``send``, on every platform."""
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """See ``ConnectedDatagrams``."""
+        received: list[bytes] = []
+        try:
+            while len(received) < BATCH:
+                received.append(sock.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT))
+        except OSError as error:
+            if not received and not isinstance(error, BlockingIOError):
+                raise
+        return received
+
+    def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
+        """See ``ConnectedDatagrams``."""
+        sent = 0
+        try:
+            for message in messages:
+                sock.send(message, socket.MSG_DONTWAIT)
+                sent += 1
+        except OSError as error:
+            if not sent and not isinstance(error, BlockingIOError):
+                raise
+        return sent
+
+
 class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
@@ -117,18 +163,19 @@ _MMSG = sys.platform == "linux" and hasattr(_LIBC, "recvmmsg") and ctypes.sizeof
 class _Vector:
     """Room for one batch: the messages, their peers, and what the kernel wants to know of them."""
 
-    def __init__(self, room: int) -> None:
-        """Allocate ``room`` bytes for each message; with 0, messages are pointed at where they lie."""
+    def __init__(self, room: int, *, named: bool = True) -> None:
+        """Allocate ``room`` bytes for each message, and room for its peer's address if they are ``named``."""
         self.headers = (_Mmsghdr * BATCH)()
         iovecs = (_Iovec * BATCH)()
-        data = ctypes.create_string_buffer(max(1, room * BATCH))
+        data = ctypes.create_string_buffer(room * BATCH)
         names = ctypes.create_string_buffer(_NAME_SIZE * BATCH)
         for index in range(BATCH):
             iovecs[index].base = ctypes.addressof(data) + index * room
             iovecs[index].size = room
             header = self.headers[index].header
-            header.name = ctypes.addressof(names) + index * _NAME_SIZE
-            header.name_size = _NAME_SIZE
+            if named:
+                header.name = ctypes.addressof(names) + index * _NAME_SIZE
+                header.name_size = _NAME_SIZE
             header.iovec = ctypes.addressof(iovecs) + index * ctypes.sizeof(_Iovec)
             header.iovecs = 1
         self.ints = memoryview(self.headers).cast("B").cast("I")
@@ -146,7 +193,7 @@ class Batched:
         """Use a bound socket."""
         self._fd = sock.fileno()
         self._in = _Vector(_MAX_QUERY)
-        self._out = _Vector(_MAX_ANSWER)
+        self._out = _Vector(_MAX_MESSAGE)
         self._hosts: LRU[bytes, str] = LRU(_REMEMBERED_HOSTS)
         # struct sockaddr_in and struct sockaddr_in6, and where in them the address is
         inet6 = sock.family == socket.AF_INET6
@@ -174,7 +221,7 @@ class Batched:
         data, names, sizes = vector.data, vector.names, vector.sizes
         for index, (message, peer) in enumerate(datagrams):
             size = len(message)
-            start = index * _MAX_ANSWER
+            start = index * _MAX_MESSAGE
             data[start : start + size] = message
             sizes[index * _LONGS + 1] = size
             names[index * _NAME_SIZE : index * _NAME_SIZE + peer_size] = peer
@@ -191,6 +238,43 @@ class Batched:
         if text is None:
             text = self._hosts[address] = str(ip_address(address))
         return text
+
+
+class ConnectedBatched:
+    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library."""
+
+    def __init__(self) -> None:
+        """Allocate the buffers; the pages that no message touches cost nothing."""
+        self._in = _Vector(_MAX_MESSAGE, named=False)
+        self._out = _Vector(_MAX_MESSAGE, named=False)
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """See ``ConnectedDatagrams``."""
+        vector = self._in
+        count: int = _LIBC.recvmmsg(sock.fileno(), vector.headers, BATCH, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            _raise_unless_full()
+            return []
+        data, ints = vector.data, vector.ints
+        return [
+            bytes(data[index * _MAX_MESSAGE : index * _MAX_MESSAGE + ints[index * _INTS + _SIZE_AT]])
+            for index in range(count)
+        ]
+
+    def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
+        """See ``ConnectedDatagrams``."""
+        vector = self._out
+        data, sizes = vector.data, vector.sizes
+        for index, message in enumerate(messages):
+            size = len(message)
+            start = index * _MAX_MESSAGE
+            data[start : start + size] = message
+            sizes[index * _LONGS + 1] = size
+        count: int = _LIBC.sendmmsg(sock.fileno(), vector.headers, len(messages), socket.MSG_DONTWAIT)
+        if count < 0:
+            _raise_unless_full()
+            return 0
+        return count
 
 
 def _raise_unless_full() -> None:

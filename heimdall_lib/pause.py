@@ -1,0 +1,115 @@
+"""A greenlet's wait for one thing, made cheap enough to stand in the way of every miss.
+
+An event and a timer of the loop for each wait cost more than all else that a miss needs. Here the greenlet is switched
+to by whoever ends its wait, and one timer a loop looks for those whose time is over.
+
+Rules: a pause is waited for once, by whoever made it, and ended from anywhere, another thread included; what ends it
+first counts; time is told to ``TICK_SECONDS``.
+"""
+
+import time
+from typing import Any, Generic, TypeVar
+
+from gevent import get_hub, getcurrent, monkey
+from greenlet import greenlet
+
+T = TypeVar("T")
+
+TICK_SECONDS = 0.002
+"""By how much a wait may exceed its timeout."""
+
+_thread = monkey.get_original("_thread", "get_ident")
+_ThreadLocal = monkey.get_original("threading", "local")
+
+
+class Pause(Generic[T]):
+    """One wait. ``value`` is what ended it, None until then and when its time was over."""
+
+    __slots__ = ("_alarms", "_greenlet", "_thread", "value")
+
+    def __init__(self) -> None:
+        """Belong to the greenlet that is running."""
+        self.value: T | None = None
+        self._greenlet: greenlet | None = None
+        self._thread = _thread()
+        self._alarms = _alarms()
+
+    def wait(self, timeout: float) -> T | None:
+        """Return what ends the pause, or None when nothing does within ``timeout`` seconds."""
+        if self.value is None and timeout > 0:
+            others = self._alarms.at(time.monotonic() + timeout)
+            others.add(self)
+            self._greenlet = getcurrent()
+            if self.value is None:  # with threads, it may have been ended meanwhile
+                self._alarms.hub.switch()
+            self._greenlet = None
+            others.discard(self)
+        return self.value
+
+    def end(self, value: T) -> None:
+        """End the pause with ``value``, which is not None."""
+        if self.value is None:
+            self.value = value
+            if self._greenlet is not None:
+                if self._thread == _thread():
+                    self._alarms.loop.run_callback(self.resume)
+                else:
+                    self._alarms.loop.run_callback_threadsafe(self.resume)
+
+    def end_now(self, value: T) -> None:
+        """End the pause and run the greenlet until it waits again; only for what the loop itself calls."""
+        if self.value is None:
+            self.value = value
+            self.resume()
+
+    def resume(self) -> None:
+        """Go on with the greenlet if it still waits; only for what the loop itself calls."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.switch()
+
+
+class _Alarms:
+    """The waits of one thread's loop by the tick in which their time is over."""
+
+    def __init__(self) -> None:
+        self.hub = get_hub()
+        self.loop = self.hub.loop
+        self._ticks: dict[int, set[Pause[Any]]] = {}
+        self._next = 0
+        self._timer = self.loop.timer(TICK_SECONDS, TICK_SECONDS)
+
+    def at(self, deadline: float) -> set[Pause[Any]]:
+        """Return those whose time is over at ``deadline``, for one more to join."""
+        tick = int(deadline / TICK_SECONDS) + 1
+        due = self._ticks.get(tick)
+        if due is None:
+            due = self._ticks[tick] = set()
+            if not self._timer.active:
+                self._next = int(time.monotonic() / TICK_SECONDS)
+                self._timer.start(self._ring)
+        return due
+
+    def _ring(self) -> None:
+        now = int(time.monotonic() / TICK_SECONDS)
+        for tick in range(self._next, now + 1):
+            over = self._ticks.pop(tick, None)
+            while over:
+                over.pop().resume()
+        self._next = now + 1
+        if not self._ticks:
+            self._timer.stop()
+
+
+class _Local(_ThreadLocal):  # type: ignore[misc, valid-type]
+    alarms: _Alarms | None = None
+
+
+_local = _Local()
+
+
+def _alarms() -> _Alarms:
+    alarms = _local.alarms
+    if alarms is None:
+        alarms = _local.alarms = _Alarms()
+    return alarms
