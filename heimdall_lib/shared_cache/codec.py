@@ -12,8 +12,8 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from heimdall_lib import wire
 from heimdall_lib.errors import HeimdallError
@@ -37,8 +37,7 @@ class RejectedValueError(HeimdallError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(NamedTuple):
     """A message as it was stored: its TTLs were true at ``stored_at`` (ms of Redis's clock), for ``lifetime`` s."""
 
     message: bytes

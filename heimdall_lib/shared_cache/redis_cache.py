@@ -7,12 +7,12 @@ counted; while the breaker is open Redis is asked on behalf of no query.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from queue import Empty, Full, Queue, SimpleQueue
 from threading import Thread
+from typing import NamedTuple
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.flight import Flight
+from heimdall_lib.shared_cache.batches import Batches
 from heimdall_lib.shared_cache.cache import NOTHING, Found
 from heimdall_lib.shared_cache.client import multi_get, multi_set, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
@@ -23,18 +23,17 @@ log = logging.getLogger("heimdall.redis")
 
 _READERS = 4
 _BATCH = 128
+_MAX_WAITING_READS = 65536  # there are never more than misses under way
 _MAX_WAITING_WRITES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     key: bytes
     redis_key: str
     flight: Flight[Found]
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
+class _Write(NamedTuple):
     redis_key: str
     value: bytes
     lifetime: int
@@ -50,8 +49,8 @@ class RedisCache:
         self._prefix = prefix
         self._stats = stats
         self._write_fault = ""
-        self._reads: SimpleQueue[_Read | None] = SimpleQueue()
-        self._writes: Queue[_Write | None] = Queue(_MAX_WAITING_WRITES)
+        self._reads: Batches[_Read] = Batches(size=_BATCH, bound=_MAX_WAITING_READS)
+        self._writes: Batches[_Write] = Batches(size=_BATCH, bound=_MAX_WAITING_WRITES)
         targets = [self._serve_reads] * _READERS + [self._serve_writes, link.keep]
         self._threads = [Thread(target=target, name=f"redis-{target.__name__}", daemon=True) for target in targets]
 
@@ -63,25 +62,23 @@ class RedisCache:
     def stop(self, timeout: float) -> None:
         """Write what is queued, then let go of Redis; returns after ``timeout`` seconds at most."""
         deadline = time.monotonic() + timeout
-        for _ in range(_READERS):
-            self._reads.put(None)
-        try:
-            self._writes.put(None, timeout=timeout)
-        except Full:
-            log.warning("Redis takes no writes: %d answers not shared", self._writes.qsize())
+        self._reads.end()
+        self._writes.end()
         *workers, keeper = self._threads
         for thread in workers:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._link.stop()
         keeper.join(max(0.0, deadline - time.monotonic()))
+        if self._writes:
+            log.warning("Redis takes no writes: %d answers not shared", len(self._writes))
 
     def read(self, key: bytes, view: str) -> Flight[Found] | None:
         """Begin to read a cache key in a view; None while the breaker is open."""
         if self._link.open:
             return None
         flight: Flight[Found] = Flight()
-        self._reads.put(_Read(key, redis_key(self._prefix, view, key), flight))
-        return flight
+        waits = self._reads.put(_Read(key, redis_key(self._prefix, view, key), flight))
+        return flight if waits else None
 
     def write(self, key: bytes, view: str, message: bytes, lifetime: int) -> None:
         """Queue a message for storing; dropped and counted when the queue is full or the breaker open."""
@@ -90,27 +87,17 @@ class RedisCache:
             return
         name = redis_key(self._prefix, view, key)
         value, saved = self._codec.encode(name, key, StoredAnswer(message, self._link.now(), lifetime))
-        try:
-            self._writes.put_nowait(_Write(name, value, lifetime))
-        except Full:
-            self._stats.redis_dropped_writes += 1
-        else:
+        if self._writes.put(_Write(name, value, lifetime)):
             self._stats.redis_bytes_saved += saved
+        else:
+            self._stats.redis_dropped_writes += 1
 
     def reject(self, reason: str) -> None:
         """Count a value that was found but turned out not to be believed."""
         self._stats.redis_rejected[reason] += 1
 
     def _serve_reads(self) -> None:
-        while (first := self._reads.get()) is not None:
-            batch = [first]
-            try:
-                while len(batch) < _BATCH and (following := self._reads.get_nowait()) is not None:
-                    batch.append(following)
-            except Empty:
-                following = first
-            if following is None:  # it was for another reader, or for this one's next turn
-                self._reads.put(None)
+        while batch := self._reads.take():
             self._read_batch(batch)
 
     def _read_batch(self, batch: Sequence[_Read]) -> None:
@@ -138,26 +125,18 @@ class RedisCache:
         return NOTHING
 
     def _serve_writes(self) -> None:
-        more = True
-        while more:
-            batch = [self._writes.get()]
-            try:
-                while len(batch) < _BATCH:
-                    batch.append(self._writes.get_nowait())
-            except Empty:
-                pass
-            more = None not in batch
-            self._write_batch([write for write in batch if write is not None])
+        while batch := self._writes.take():
+            self._write_batch(batch)
 
     def _write_batch(self, batch: Sequence[_Write]) -> None:
-        results: Sequence[object] = ()
+        results: Sequence[Exception | None] = ()
         try:
-            if batch and not self._link.open:
+            if not self._link.open:
                 values = [(write.redis_key, write.value, write.lifetime) for write in batch]
                 results = self._link.run("set", lambda client: multi_set(client, values))
         except SharedCacheError:
             pass  # counted by the link
-        refused = [reason_of(result) for result in results if isinstance(result, Exception)]
+        refused = [reason_of(result) for result in results if result is not None]
         self._stats.redis_dropped_writes += len(batch) - len(results) + len(refused)
         for reason in refused:
             self._stats.redis_errors[reason] += 1
