@@ -3,6 +3,7 @@
 The only module that knows every floor.
 """
 
+import gc
 import logging
 import signal
 import socket
@@ -101,7 +102,7 @@ class Server:
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
-            ready=ReadyAnswers(self._memory),
+            ready={transport: ReadyAnswers(self._memory) for transport in stats.queries},
             chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
             stats=stats,
         )
@@ -126,6 +127,8 @@ class Server:
             server.start()
         for task in (self._purge, self._probe, self._sample):
             gevent.spawn(task)
+        gc.collect()
+        gc.freeze()  # what is there now stays, and needs no going through again whenever the collector runs
         self._log_start()
         self._status.not_ready = ""
         self._stop.wait()

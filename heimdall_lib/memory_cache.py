@@ -24,7 +24,9 @@ class MemoryCache:
         self._interval = purge_interval
         self._stats = stats
         self._entries: LRU[bytes, Entry] = LRU(max_entries)
-        self._due: dict[int, set[bytes]] = {}  # what is to be purged in which interval
+        # What is to be purged in which interval: dictionaries, for one of bytes and None is nothing to the garbage
+        # collector, while it would go through a set, key by key.
+        self._due: dict[int, dict[bytes, None]] = {}
         self.bytes = 0
         self.get = self._entries.get
         """``get(key)`` → the entry, fresh or not, or None; it becomes the most recently used."""
@@ -47,8 +49,8 @@ class MemoryCache:
         slot = self._slot(entry)
         due = self._due.get(slot)
         if due is None:
-            due = self._due[slot] = set()
-        due.add(key)
+            due = self._due[slot] = {}
+        due[key] = None
         self.bytes += cost
 
     def remove(self, key: bytes) -> bool:
@@ -68,7 +70,7 @@ class MemoryCache:
                 if most <= 0:
                     return True
                 most -= 1
-                self.remove(next(iter(keys)))
+                self.remove(keys.popitem()[0])
                 self._stats.cache_expired += 1
         return False
 
@@ -79,7 +81,7 @@ class MemoryCache:
         self.bytes -= len(key) + len(entry) + OVERHEAD
         slot = self._slot(entry)
         keys = self._due[slot]
-        keys.discard(key)
+        keys.pop(key, None)
         if not keys:
             del self._due[slot]
 

@@ -1,13 +1,14 @@
 """A greenlet's wait for one thing, made cheap enough to stand in the way of every miss.
 
 An event and a timer of the loop for each wait cost more than all else that a miss needs. Here the greenlet is switched
-to by whoever ends its wait, and one timer a loop looks for those whose time is over.
+to by whoever ends its wait, and one timer a loop serves all whose time will be over.
 
 Rules: a pause is waited for once, by whoever made it, and ended from anywhere, another thread included; what ends it
 first counts; time is told to ``TICK_SECONDS``.
 """
 
 import time
+from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
 from gevent import get_hub, getcurrent, monkey
@@ -75,30 +76,35 @@ class _Alarms:
     def __init__(self) -> None:
         self.hub = get_hub()
         self.loop = self.hub.loop
-        self._ticks: dict[int, set[Pause[Any]]] = {}
-        self._next = 0
-        self._timer = self.loop.timer(TICK_SECONDS, TICK_SECONDS)
+        self._waits: dict[int, set[Pause[Any]]] = {}
+        self._ticks: list[int] = []  # a heap
+        self._timer = self.loop.timer(0.0)
 
     def at(self, deadline: float) -> set[Pause[Any]]:
         """Return those whose time is over at ``deadline``, for one more to join."""
         tick = int(deadline / TICK_SECONDS) + 1
-        due = self._ticks.get(tick)
-        if due is None:
-            due = self._ticks[tick] = set()
-            if not self._timer.active:
-                self._next = int(time.monotonic() / TICK_SECONDS)
-                self._timer.start(self._ring)
-        return due
+        waits = self._waits.get(tick)
+        if waits is None:
+            waits = self._waits[tick] = set()
+            heappush(self._ticks, tick)
+            if self._ticks[0] == tick:
+                self._set()
+        return waits
+
+    def _set(self) -> None:
+        """Let the timer go off at the next tick in which a time is over."""
+        self._timer.stop()
+        self._timer = self.loop.timer(max(0.0, self._ticks[0] * TICK_SECONDS - time.monotonic()))
+        self._timer.start(self._ring)
 
     def _ring(self) -> None:
-        now = int(time.monotonic() / TICK_SECONDS)
-        for tick in range(self._next, now + 1):
-            over = self._ticks.pop(tick, None)
+        now = time.monotonic() / TICK_SECONDS
+        while self._ticks and self._ticks[0] <= now:
+            over = self._waits.pop(heappop(self._ticks))
             while over:
                 over.pop().resume()
-        self._next = now + 1
-        if not self._ticks:
-            self._timer.stop()
+        if self._ticks:
+            self._set()
 
 
 class _Local(_ThreadLocal):  # type: ignore[misc, valid-type]

@@ -22,7 +22,7 @@ _Ready = tuple[float, bytes, Entry, bytes, int]
 
 
 class ReadyAnswers:
-    """UDP answers by the query's bytes after the id."""
+    """One transport's answers by the query's bytes after the id."""
 
     def __init__(self, memory: MemoryCache) -> None:
         """Start empty; ``memory`` is the L1 that answers are made of."""

@@ -7,7 +7,7 @@ it.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,11 +53,11 @@ class Responder:
         *,
         policy: ResponderPolicy,
         resolver: Resolver,
-        ready: ReadyAnswers,
+        ready: Mapping[str, ReadyAnswers],
         chaos: ChaosAnswers,
         stats: Stats,
     ) -> None:
-        """Answer from ``resolver``, from ``ready`` what was just answered, and from ``chaos`` in class CH."""
+        """Answer from ``resolver``, from a transport's ``ready`` what it just answered, from ``chaos`` in class CH."""
         self._ready = ready
         self._resolver = resolver
         self._chaos = chaos
@@ -68,20 +68,21 @@ class Responder:
     def configure(self, policy: ResponderPolicy) -> None:
         """Go by ``policy`` from the next query on."""
         self.policy = policy
-        self._ready.clear()
+        for ready in self._ready.values():
+            ready.clear()
 
     def ready(
-        self, batch: Sequence[tuple[bytes, P]], host: Callable[[P], str]
+        self, batch: Sequence[tuple[bytes, P]], host: Callable[[P], str], transport: str
     ) -> tuple[list[tuple[bytes, P]], Sequence[tuple[bytes, P]]]:
-        """Split a batch of UDP queries with their peers into answers that are ready and queries for ``begin``.
+        """Split a batch of queries with their peers into answers that are ready and queries for ``begin``.
 
-        ``host`` tells a peer's address. Never blocks and never raises.
+        ``host`` tells a peer's address, ``transport`` is ``udp`` or ``tcp``. Never blocks and never raises.
         """
         if self.policy.query_log:
             return [], batch
         answers: list[tuple[bytes, P]] = []
         rest: list[tuple[bytes, P]] = []
-        find, responses, now = self._ready.find, self._stats.responses, time.monotonic()
+        find, responses, now = self._ready[transport].find, self._stats.responses, time.monotonic()
         allows, limits = self.policy.allow.allows, self.policy.limiter.allows
         for datagram in batch:
             data, peer = datagram
@@ -92,7 +93,7 @@ class Responder:
             else:
                 rest.append(datagram)
         hits = len(answers)
-        self._stats.queries["udp"] += hits
+        self._stats.queries[transport] += hits
         self._stats.cache_hits += hits
         self._stats.durations["l1"].observe_many(time.monotonic() - now, hits)
         return answers, rest
@@ -138,8 +139,7 @@ class Responder:
         entry = self._resolver.lookup(query)
         if entry is not None:
             answer = self._render(query, "l1", entry)
-            if transport == "udp":
-                self._ready.keep(data, query, entry, answer, query.received_at)
+            self._ready[transport].keep(data, query, entry, answer, query.received_at)
             return answer
         return self._local(query) or query
 

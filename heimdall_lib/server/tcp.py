@@ -109,15 +109,19 @@ class Connection:
 
     def _take(self, buffer: bytes) -> bytes:
         """Answer or open every whole query in ``buffer``; return the beginning of the next one."""
-        ready: list[bytes] = []
+        queries: list[tuple[bytes, str]] = []
         offset = 0
         while len(buffer) - offset >= _PREFIX and (end := _frame_end(buffer, offset)) <= len(buffer):
-            answer = self._responder.begin(buffer[offset + _PREFIX : end], self._client, "tcp")
+            queries.append((buffer[offset + _PREFIX : end], self._client))
+            offset = end
+        answers, rest = self._responder.ready(queries, str, "tcp")
+        ready = [_frame(answer) for answer, _ in answers]
+        for data, _ in rest:
+            answer = self._responder.begin(data, self._client, "tcp")
             if isinstance(answer, Query):
                 self._open(answer, ready)
             elif answer:
                 ready.append(_frame(answer))
-            offset = end
         self._send(ready)
         return buffer[offset:]
 

@@ -46,7 +46,7 @@ class UdpServer(DatagramServer):  # type: ignore[misc]
         except OSError:
             log.exception("cannot read datagrams")
             return
-        answers, rest = self._responder.ready(batch, io.host)
+        answers, rest = self._responder.ready(batch, io.host, "udp")
         for data, peer in rest:
             answer = begin(data, io.host(peer), "udp")
             if isinstance(answer, Query):

@@ -9,7 +9,7 @@ from heimdall_lib.pause import Pause
 
 T = TypeVar("T")
 
-_FOREVER = 1e6  # seconds
+_FOREVER = 1e9  # seconds
 
 
 class Batches(Generic[T]):

@@ -74,7 +74,7 @@ class House:
                 limiter=RateLimiter(rate=0, burst=0),
             ),
             resolver=self.resolver,
-            ready=ReadyAnswers(self.memory),
+            ready={transport: ReadyAnswers(self.memory) for transport in ("udp", "tcp")},
             chaos=ChaosAnswers(version="Heimdall 1", server_id="pod-7"),
             stats=self.stats,
         )
@@ -99,7 +99,7 @@ class House:
         self.responder = Responder(
             policy=self.responder.policy,
             resolver=Scripted(),
-            ready=ReadyAnswers(self.memory),
+            ready={transport: ReadyAnswers(self.memory) for transport in ("udp", "tcp")},
             chaos=ChaosAnswers(version="", server_id=""),
             stats=self.stats,
         )
