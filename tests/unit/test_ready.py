@@ -23,8 +23,10 @@ def keep(house: House, data: bytes, *, age: float = 10.5, lifetime: float = 300.
     return house.at_once(data)
 
 
-def ready(responder: Responder, *queries: bytes, peer: str = PEER) -> tuple[list[bytes], list[bytes]]:
-    answers, rest = responder.ready([(query, peer) for query in queries], str)
+def ready(
+    responder: Responder, *queries: bytes, peer: str = PEER, transport: str = "udp"
+) -> tuple[list[bytes], list[bytes]]:
+    answers, rest = responder.ready([(query, peer) for query in queries], str, transport)
     return [answer for answer, _ in answers], [query for query, _ in rest]
 
 
@@ -86,11 +88,13 @@ def test_new_settings_forget_what_was_ready(house: House) -> None:
     assert ready(house.responder, ask(edns=True)) == ([], [ask(edns=True)])
 
 
-def test_over_tcp_nothing_is_kept(house: House) -> None:
+def test_each_transport_has_answers_of_its_own(house: House) -> None:
     key = parsed(ask()).key
     house.memory.put(key, stored(key, age=0.0, lifetime=300.0))
-    house.at_once(ask(), transport="tcp")
+    answer = house.at_once(ask(), transport="tcp")
     assert ready(house.responder, ask()) == ([], [ask()])
+    assert ready(house.responder, ask(), transport="tcp") == ([answer], [])
+    assert house.stats.queries == {"udp": 0, "tcp": 2}
 
 
 @pytest.mark.parametrize(
