@@ -169,19 +169,23 @@ def is_reply_to(reply: bytes, query: bytes) -> bool:
 def truncate(message: bytes | bytearray, limit: int) -> bytearray:
     """Return ``message`` with whole records dropped from its end until it has at most ``limit`` bytes.
 
-    TC is set unless only additional records went (RFC 2181, section 9). ``message`` is a well-formed reply without
-    OPT; the header and the question stay whatever the limit.
+    TC is set unless only additional records went; those go all together, as part of a set without TC would pass for
+    the whole set (RFC 2181, section 9). ``message`` is a well-formed reply without OPT; the header and the question
+    stay whatever the limit.
     """
     whole = bytes(message)
-    end = question_end(whole)
+    end = required_end = question_end(whole)
     kept = [0, 0, 0, 0]
     complete = True
     for record in records(whole, end):
         if record.end > limit:
             complete = record.section == ADDITIONAL
+            end, kept[ADDITIONAL] = required_end, 0
             break
         kept[record.section] += 1
         end = record.end
+        if record.section != ADDITIONAL:
+            required_end = end
     shorter = bytearray(whole[:end])
     COUNTS.pack_into(shorter, 4, 1, *kept[1:])
     if not complete:

@@ -310,6 +310,14 @@ def test_losing_additional_records_is_no_truncation() -> None:
     assert not flags_of(shorter) & TC
 
 
+def test_of_additional_records_that_do_not_all_fit_none_stays() -> None:
+    glue = [record(TO_QUESTION, A, 1, bytes(4)) for _ in range(3)]
+    message = assemble(question("example.com"), answer=[record(TO_QUESTION, TXT, 1, bytes(9))], additional=glue)
+    shorter = wire.truncate(message, len(message) - 1)
+    assert counts_of(shorter) == (1, 1, 0, 0)
+    assert not flags_of(shorter) & TC
+
+
 def test_losing_answers_is_truncation() -> None:
     shorter = wire.truncate(WHOLE, len(WHOLE) - GLUE_SIZE - 2)
     assert counts_of(shorter) == (1, 4, 0, 0)
