@@ -14,6 +14,7 @@ from heimdall_lib.errors import WireError
 HEADER_SIZE = 12
 MAX_MESSAGE_SIZE = 65535
 MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
+_MAX_LABELS = 127  # of one octet each: what a name of 255 octets has room for
 CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
 
 # Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
@@ -23,7 +24,8 @@ RA, AD, CD, RCODE_MASK = 0x80, 0x20, 0x10, 0x0F
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 BADVERS = 16  # RFC 6891, section 9
 
-TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_TXT, TYPE_OPT = 2, 5, 6, 16, 41
+TYPE_A, TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_PTR, TYPE_MX, TYPE_TXT = 1, 2, 5, 6, 12, 15, 16
+TYPE_AAAA, TYPE_SRV, TYPE_DNAME, TYPE_OPT = 28, 33, 39, 41
 TYPE_IXFR, TYPE_AXFR, TYPE_ANY = 251, 252, 255
 CLASS_IN, CLASS_CH = 1, 3
 
@@ -71,6 +73,32 @@ def name_end(message: bytes, offset: int) -> int:
     except IndexError:
         raise WireError("name runs out of the message") from None
     return offset + 1
+
+
+def name(message: bytes, offset: int) -> bytes:
+    """Return the name at ``offset`` without compression and in lower case.
+
+    Raises WireError as ``name_end`` does, and for a name that is longer than 255 octets or compressed again and again.
+    """
+    labels = bytearray()
+    start, hops = offset, 0
+    try:
+        while length := message[offset]:
+            if length >= 0xC0:
+                offset, hops = (length & 0x3F) << 8 | message[offset + 1], hops + 1
+                if not HEADER_SIZE <= offset < start or hops > _MAX_LABELS:
+                    raise WireError("compression pointer into the header, not backwards, or one of too many")
+                start = offset
+            elif length > 63:
+                raise WireError("unknown label type")
+            else:
+                labels += message[offset : offset + length + 1]
+                offset += length + 1
+            if len(labels) >= MAX_NAME_SIZE:
+                raise WireError("name longer than 255 octets")
+    except IndexError:
+        raise WireError("name runs out of the message") from None
+    return bytes(labels.lower()) + b"\0"
 
 
 def question_end(message: bytes) -> int:

@@ -350,6 +350,46 @@ def test_a_reply_that_was_truncated_already_stays_so() -> None:
     assert flags_of(wire.truncate(cut, len(cut) - 1)) & TC
 
 
+# Names without compression
+
+
+def test_a_name_is_read_without_compression_and_in_lower_case() -> None:
+    message = assemble(question("wWw.Example.COM"), answer=[record(b"\1A\xc0\x10", A, 1, bytes(4))])
+    assert wire.name(message, 12) == wire_name("www.example.com")
+    assert wire.name(message, 12 + len(question("www.example.com"))) == wire_name("a.example.com")
+
+
+@pytest.mark.parametrize("size", [255, 256])
+def test_a_name_has_255_octets_at_most_however_it_is_written(size: int) -> None:
+    label = b"\x3f" + b"x" * 63
+    asked = label * 3 + b"\0"
+    message = bytes(12) + asked + bytes((size - 194,)) + b"y" * (size - 194) + b"\xc0\x0c"
+    if size == 255:
+        assert len(wire.name(message, 12 + len(asked))) == 255
+    else:
+        with pytest.raises(WireError, match="255"):
+            wire.name(message, 12 + len(asked))
+
+
+@pytest.mark.parametrize(
+    ("names", "offset"),
+    [
+        (b"\xc0\x0c", 12),
+        (b"\xc0\x0e\0", 12),
+        (b"\xc0\x00", 12),
+        (b"\1a\xc0\x0c", 12),
+        (b"\x40", 12),
+        (b"\3ab", 12),
+        (b"\xc0", 12),
+        (b"\0\xc0\x0c" + b"".join((0xC00B + 2 * n).to_bytes(2, "big") for n in range(1, 130)), 13 + 2 * 129),
+    ],
+    ids=["to itself", "forward", "into the header", "a loop", "label type", "cut short", "half", "one after another"],
+)
+def test_a_name_that_cannot_be_read_is_refused(names: bytes, offset: int) -> None:
+    with pytest.raises(WireError):
+        wire.name(bytes(12) + names, offset)
+
+
 # Names as text
 
 
