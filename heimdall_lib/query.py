@@ -16,7 +16,7 @@ class Query:
     """One query as it was asked. ``problem`` is the response code that answers it at once, or None.
 
     ``question`` keeps the client's own case and is empty when it could not be read; ``udp_size`` is how large an
-    answer the client takes over UDP (bytes).
+    answer the client takes over UDP (bytes); ``keepalive`` is that it asks how long its connection may be idle.
     """
 
     __slots__ = (
@@ -26,6 +26,7 @@ class Query:
         "dnssec_ok",
         "edns",
         "id",
+        "keepalive",
         "key",
         "opcode",
         "problem",
@@ -48,7 +49,7 @@ class Query:
         self.question = b""
         self.key = b""
         self.qtype = self.qclass = 0
-        self.edns = self.dnssec_ok = False
+        self.edns = self.dnssec_ok = self.keepalive = False
         self.udp_size = wire.CLASSIC_UDP_SIZE
         self.problem: int | None = None
         self.client = ""
@@ -96,8 +97,8 @@ def _read_additional(query: Query, data: bytes, offset: int) -> None:
         query.dnssec_ok = bool(record.ttl & wire.EDNS_DO)
         if record.ttl >> 16 & 0xFF:
             query.problem = wire.BADVERS
-        for _ in wire.options(data[record.rdata : record.end]):
-            pass
+        for code, _ in wire.options(data[record.rdata : record.end]):
+            query.keepalive |= code == wire.OPTION_KEEPALIVE
 
 
 def cache_key(question: bytes, *, dnssec_ok: bool, checking_disabled: bool) -> bytes:

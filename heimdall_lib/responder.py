@@ -36,12 +36,16 @@ NO_ANSWER = b""
 
 @dataclass(frozen=True, slots=True)
 class ResponderPolicy:
-    """The operator's choices: who may ask, how often, how large an answer over UDP may be (bytes), and the rest."""
+    """The operator's choices: who may ask, how often, how large an answer over UDP may be (bytes), and the rest.
+
+    ``tcp_idle_timeout`` (seconds) is what the TCP listener goes by and its clients are told (RFC 7828).
+    """
 
     allow: AllowList
     limiter: RateLimiter
     udp_size: int = 1232
     stale_reply_ttl: int = 30
+    tcp_idle_timeout: float = 10.0
     query_log: bool = False
 
 
@@ -201,6 +205,8 @@ class Responder:
         """Add OPT for a client that sent one, cut the answer to the client's size, and count it."""
         opt = b""
         if query.edns:
+            if query.keepalive and query.transport == "tcp":
+                option += wire.keepalive(self.policy.tcp_idle_timeout)
             opt = wire.opt_record(
                 self.policy.udp_size, dnssec_ok=query.dnssec_ok, extended_rcode=extended_rcode, data=option
             )

@@ -32,7 +32,7 @@ CLASS_IN, CLASS_CH = 1, 3
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 
 EDNS_DO = 0x8000  # RFC 3225, section 3
-OPTION_EXTENDED_ERROR = 15  # RFC 8914, section 2
+OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 11, 15  # RFC 7828, section 3.1; RFC 8914, section 2
 
 COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
@@ -159,6 +159,11 @@ def opt_record(udp_size: int, *, dnssec_ok: bool, extended_rcode: int = 0, data:
     """Return an OPT record of version 0 (RFC 6891, section 6.1.2); ``data`` is its options, already encoded."""
     flags = EDNS_DO if dnssec_ok else 0
     return b"\0" + _RECORD.pack(TYPE_OPT, udp_size, extended_rcode << 24 | flags, len(data)) + data
+
+
+def keepalive(idle_seconds: float) -> bytes:
+    """Return an edns-tcp-keepalive option, whose unit is a tenth of a second (RFC 7828, section 3.1)."""
+    return UINT16.pack(OPTION_KEEPALIVE) + b"\0\2" + UINT16.pack(min(int(idle_seconds * 10), 0xFFFF))
 
 
 def extended_error(code: int, text: str = "") -> bytes:

@@ -112,6 +112,12 @@ def test_options_are_passed_over() -> None:
     assert sound(query("example.com", additional=[cookie])).edns
 
 
+def test_a_keepalive_is_read_among_other_options() -> None:
+    options = option(3, b"") + option(11, b"") + option(65001, b"")
+    assert sound(query("example.com", additional=[opt(options=options)])).keepalive
+    assert not sound(query("example.com", additional=[opt(options=option(3, b""))])).keepalive
+
+
 def test_other_additional_records_are_passed_over_before_and_after_the_opt() -> None:
     other = record(wire_name("a.example"), A, 0, bytes(4))
     assert sound(query("example.com", additional=[other, opt(dnssec_ok=True), other])).dnssec_ok

@@ -376,6 +376,16 @@ class TestEdns:
         )
         assert read(house.answer(query.to_wire())).options == ()
 
+    def test_a_keepalive_is_answered_over_tcp_alone(self, house: House) -> None:
+        house.policy(tcp_idle_timeout=2.5)
+        query = dns.message.from_wire(ask())
+        query.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.make(11), b"")])
+        for _ in ("miss", "hit"):
+            (option,) = read(house.answer(query.to_wire(), transport="tcp")).options
+            assert option.to_wire() == b"\0\x19"
+            assert read(house.answer(query.to_wire(), transport="udp")).options == ()
+        assert read(house.answer(ask(edns=True), transport="tcp")).options == ()
+
 
 class TestAuthenticData:
     @pytest.mark.parametrize(

@@ -236,6 +236,11 @@ def test_an_extended_error_is_what_others_write() -> None:
     assert wire.extended_error(3) == option(EXTENDED_ERROR, b"\0\3")
 
 
+@pytest.mark.parametrize(("seconds", "tenths"), [(10, 100), (0.3, 3), (0.05, 0), (1e6, 0xFFFF)])
+def test_a_keepalive_counts_in_tenths_of_a_second(seconds: float, tenths: int) -> None:
+    assert wire.keepalive(seconds) == option(11, tenths.to_bytes(2, "big"))
+
+
 # Queries
 
 
