@@ -6,13 +6,14 @@ it.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from heimdall_lib import cookies, wire
 from heimdall_lib import entry as entries
-from heimdall_lib import wire
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.entry import Entry
 from heimdall_lib.names import ChaosAnswers, class_name, rcode_name, type_name
@@ -67,6 +68,7 @@ class Responder:
         self._chaos = chaos
         self._stats = stats
         self._limited = 0
+        self._secret = secrets.token_bytes(16)
         self.configure(policy)
 
     def configure(self, policy: ResponderPolicy) -> None:
@@ -134,6 +136,7 @@ class Responder:
             return NO_ANSWER
         query.client, query.transport, query.received_at = client, transport, time.monotonic()
         if not self.policy.allow.allows(client):
+            query.cookie = b""
             return self._error(query, wire.REFUSED)
         if not self.policy.limiter.allows(client, query.received_at):
             return self._slip(query)
@@ -205,6 +208,8 @@ class Responder:
         """Add OPT for a client that sent one, cut the answer to the client's size, and count it."""
         opt = b""
         if query.edns:
+            if query.cookie:
+                option += cookies.option(self._secret, query.cookie, query.client)
             if query.keepalive and query.transport == "tcp":
                 option += wire.keepalive(self.policy.tcp_idle_timeout)
             opt = wire.opt_record(

@@ -32,7 +32,7 @@ CLASS_IN, CLASS_CH = 1, 3
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 
 EDNS_DO = 0x8000  # RFC 3225, section 3
-OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 11, 15  # RFC 7828, section 3.1; RFC 8914, section 2
+OPTION_COOKIE, OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 10, 11, 15  # RFC 7873, RFC 7828, RFC 8914
 
 COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
@@ -161,15 +161,19 @@ def opt_record(udp_size: int, *, dnssec_ok: bool, extended_rcode: int = 0, data:
     return b"\0" + _RECORD.pack(TYPE_OPT, udp_size, extended_rcode << 24 | flags, len(data)) + data
 
 
+def option(code: int, data: bytes) -> bytes:
+    """Return an EDNS option (RFC 6891, section 6.1.2)."""
+    return UINT16.pack(code) + UINT16.pack(len(data)) + data
+
+
 def keepalive(idle_seconds: float) -> bytes:
     """Return an edns-tcp-keepalive option, whose unit is a tenth of a second (RFC 7828, section 3.1)."""
-    return UINT16.pack(OPTION_KEEPALIVE) + b"\0\2" + UINT16.pack(min(int(idle_seconds * 10), 0xFFFF))
+    return option(OPTION_KEEPALIVE, UINT16.pack(min(int(idle_seconds * 10), 0xFFFF)))
 
 
 def extended_error(code: int, text: str = "") -> bytes:
     """Return an Extended DNS Error option (RFC 8914, section 2)."""
-    data = UINT16.pack(code) + text.encode()
-    return UINT16.pack(OPTION_EXTENDED_ERROR) + UINT16.pack(len(data)) + data
+    return option(OPTION_EXTENDED_ERROR, UINT16.pack(code) + text.encode())
 
 
 def build_query(message_id: int, question: bytes, *, flags: tuple[int, int], opt: bytes) -> bytes:
