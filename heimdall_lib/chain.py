@@ -8,15 +8,13 @@ from collections.abc import Sequence
 
 from heimdall_lib import wire
 
-_TO_QUESTION = b"\xc0\x0c"  # a compression pointer to the question's name: how most owners are written
-
 
 def belongs(message: bytes, asked: bytes, answers: Sequence[wire.Record]) -> bool:
     """Say whether every one of ``answers`` is for the name ``asked`` (lower case) or for an alias of it.
 
     A DNAME belongs where it stands above such a name. Raises WireError when a name on the way cannot be read.
     """
-    if all(message[record.start : record.start + 2] == _TO_QUESTION for record in answers):
+    if all(message[record.start : record.start + 2] == wire.TO_QUESTION for record in answers):
         return True
     owners = [wire.name(message, record.start) for record in answers]
     aliases: dict[bytes, list[bytes]] = {}

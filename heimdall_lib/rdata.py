@@ -1,7 +1,6 @@
 """What the data of the oldest record types must look like: those that every client reads, often without a second look.
 
-Rules: no clock, no socket; any other type is opaque, and so are its octets (RFC 3597, section 3); names are looked at
-where they stand, and a compression pointer among them only points backwards.
+Rules: no clock, no socket; any other type is opaque, and so are its octets (RFC 3597, section 3).
 """
 
 from heimdall_lib import wire
@@ -29,6 +28,7 @@ def check(message: bytes, record: wire.Record) -> None:
     before, names, after = shape
     offset = record.rdata + before
     for _ in range(names):
+        wire.name(message, offset)
         offset = wire.name_end(message, offset)
     if offset + after != record.end:
         raise WireError("record data of the wrong size")

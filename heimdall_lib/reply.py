@@ -95,6 +95,8 @@ def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record])
     Who answers what was not asked, or only knows others to ask, has failed: a client could do nothing good with it.
     """
     for record in kept:
+        if record.section != wire.ANSWER:
+            wire.name(data, record.start)  # raises where a client could not read it either; `chain` reads the others
         rdata.check(data, record)
     qtype = wire.UINT16.unpack_from(question, len(question) - 4)[0]
     if rcode not in (wire.NOERROR, wire.NXDOMAIN):

@@ -34,6 +34,9 @@ ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 EDNS_DO = 0x8000  # RFC 3225, section 3
 OPTION_COOKIE, OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 10, 11, 15  # RFC 7873, RFC 7828, RFC 8914
 
+TO_QUESTION = b"\xc0\x0c"
+"""A compression pointer to the question's name: how the owners of most answers are written."""
+
 COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
 UINT32 = Struct("!I")

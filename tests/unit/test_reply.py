@@ -142,6 +142,13 @@ def test_data_that_is_not_what_its_type_says_is_refused(rtype: int, rdata: bytes
         examined(assemble(ASKED, answer=[ADDRESS], additional=[record(b"\0", rtype, 60, rdata)]))
 
 
+@pytest.mark.parametrize("section", ["answer", "authority", "additional"])
+def test_an_owner_that_no_client_could_read_is_refused(section: str) -> None:
+    inside_a_label = b"\xc0\x0d"
+    with pytest.raises(WireError):
+        examined(placed(section, record(inside_a_label, A, 60, bytes(4))))
+
+
 # Negative answers (RFC 2308)
 
 
