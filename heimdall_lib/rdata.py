@@ -6,6 +6,8 @@ Rules: no clock, no socket; any other type is opaque, and so are its octets (RFC
 from heimdall_lib import wire
 from heimdall_lib.errors import WireError
 
+_META_TYPES = range(128, 256)  # RFC 6895, section 3.1
+
 _SHAPES = {
     wire.TYPE_A: (4, 0, 0),
     wire.TYPE_NS: (0, 1, 0),
@@ -21,9 +23,14 @@ _SHAPES = {
 
 
 def check(message: bytes, record: wire.Record) -> None:
-    """Raise WireError when the data of ``record`` is not what its type says (RFC 9267, sections 2 and 5)."""
+    """Raise WireError when the data of ``record`` is not what its type says (RFC 9267, sections 2 and 5).
+
+    A record of a meta-type is refused, too: like OPT it is about one message, and no part of an answer.
+    """
     shape = _SHAPES.get(record.type)
     if shape is None:
+        if record.type in _META_TYPES:
+            raise WireError("a record that is no data")
         return
     before, names, after = shape
     offset = record.rdata + before

@@ -43,7 +43,13 @@ def test_a_pointer_only_points_backwards(rtype: int, before: bytes, after: bytes
         check(rtype, before + bytes((0xC0, target)) + after)
 
 
-@pytest.mark.parametrize("rtype", [0, 16, 46, 65, 65280])
+@pytest.mark.parametrize("rtype", [128, 249, 250, 255])
+def test_a_meta_type_is_no_data(rtype: int) -> None:
+    with pytest.raises(WireError):
+        check(rtype, b"")
+
+
+@pytest.mark.parametrize("rtype", [0, 16, 46, 65, 127, 256, 65280])
 def test_other_types_are_opaque(rtype: int) -> None:
     for data in (b"", b"\xc0\xff", bytes(300)):
         check(rtype, data)
