@@ -57,6 +57,10 @@ coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM)
 	@$(BIN)/coverage report --include='$(FLOOR_FILES)' --fail-under=100
 
+.PHONY: conformance
+conformance: $(VENV)/.dev ## run the tests of docs/conformance.md: what the RFCs ask, over real sockets, about a minute
+	@$(BIN)/python -m pytest tests/conformance $(TEST_ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
 	@benchmarks/install-programs

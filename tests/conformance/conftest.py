@@ -42,8 +42,15 @@ def server(launch: Launcher) -> Heimdall:
 
 @pytest.fixture(scope="session")
 def impatient(launch: Launcher) -> Heimdall:
-    """A Heimdall that waits for nobody: clients have half a second, upstream servers a fifth."""
-    return launch("--tcp-idle-timeout", "0.5", "--upstream-timeout", "0.2", "--query-timeout", "1")
+    """A Heimdall that waits for nobody: TCP clients have half a second, upstream servers a fifth."""
+    timeouts = ("--tcp-idle-timeout", "0.5", "--upstream-timeout", "0.2", "--query-timeout", "1")
+    return launch(*timeouts, "--serve-stale", "0")
+
+
+@pytest.fixture(scope="session")
+def forgetful(launch: Launcher) -> Heimdall:
+    """A Heimdall that remembers a failure for one second."""
+    return launch("--failure-ttl", "1")
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def test_other_chaos_questions_are_refused(server: Heimdall, upstream: Upstream,
 
 
 def test_who_may_not_ask_is_refused(launch: Launcher, name: str) -> None:
-    """RFC 8906, section 2: a refusal is said, and is no larger than the query."""
+    """RFC 1035, section 4.1.1: who may not ask is told REFUSED, in no more octets than the query had."""
     server = launch("--allow-from", "192.0.2.0/24")
     wire = query(name, use_edns=0).to_wire()
     answer = exchange_bytes(server.address, wire)

@@ -72,7 +72,7 @@ def test_a_reply_from_elsewhere_is_ignored(server: Heimdall, upstream: Upstream,
 
 
 def test_a_reply_may_spell_the_name_in_another_case(server: Heimdall, upstream: Upstream, name: str) -> None:
-    """RFC 4343, section 4.1: a reply's question is compared without regard to case."""
+    """RFC 4343, section 3: a reply's question is compared without regard to case."""
     upstream.add(name, "A", "192.0.2.1")
 
     def shout(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
@@ -132,6 +132,13 @@ def test_data_of_the_wrong_size_reaches_no_client(
     assert (rcode(answer), answer.answer) == ("SERVFAIL", [])
 
 
+@pytest.mark.parametrize("rtype", [249, 250, 251, 255], ids=["TKEY", "TSIG", "IXFR", "ANY"])
+def test_a_record_of_a_meta_type_reaches_no_client(server: Heimdall, upstream: Upstream, name: str, rtype: int) -> None:
+    """RFC 6895, section 3.1: a record of a meta-type is about one message, so that none is kept or passed on."""
+    upstream.on(name, assembled(ADDRESS, additional=[record(b"\0", rtype, 0, bytes(16), rclass=255)]))
+    assert rcode(server.ask(name)) == "SERVFAIL"
+
+
 @pytest.mark.parametrize(
     "reaction",
     [
@@ -167,7 +174,7 @@ def test_a_reply_with_opt_twice_or_misplaced_is_refused(
 
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_the_upstreams_opt_stays_with_it(server: Heimdall, upstream: Upstream, name: str, place: str) -> None:
-    """RFC 6891, section 6.2.6: OPT is between neighbours: no option, flag or size of upstream's reaches a client."""
+    """RFC 6891, section 6.1.1: OPT is neither cached nor forwarded: nothing of upstream's reaches a client."""
     mine = opt(udp_size=4000, dnssec_ok=True, options=messages.option(10, bytes(16)) + messages.option(65001, b"x"))
     glue = record(TO_QUESTION, messages.TXT, 300, b"\1x")
     upstream.on(name, assembled(ADDRESS, additional=[mine, glue] if place == "first" else [glue, mine]))
@@ -287,7 +294,7 @@ def test_one_connection_carries_queries_in_flight(launch: Launcher, name: str) -
 
 
 def test_what_upstream_sends_late_or_twice_harms_nobody(server: Heimdall, upstream: Upstream, name: str) -> None:
-    """RFC 5452, section 5: a reply counts once, while its query is outstanding."""
+    """RFC 5452, section 9.1: a reply counts once, while its query is outstanding."""
 
     def twice(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
         true = wire_of(answer)
