@@ -92,7 +92,8 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
 def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:
     """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5).
 
-    Who answers what was not asked, or only knows others to ask, has failed: a client could do nothing good with it.
+    Who answers in part, or what was not asked, or only knows others to ask, has failed: a client could do nothing good
+    with it.
     """
     for record in kept:
         if record.section != wire.ANSWER:
@@ -102,7 +103,9 @@ def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record])
     if rcode not in (wire.NOERROR, wire.NXDOMAIN):
         return Kind.OTHER, None
     answers = [record for record in kept if record.section == wire.ANSWER]
-    if not chain.belongs(data, question[:-4], answers) or (rcode == wire.NOERROR and _is_referral(kept)):
+    if is_truncated(data) or not chain.belongs(data, question[:-4], answers):
+        return Kind.FAILURE, None
+    if rcode == wire.NOERROR and _is_referral(kept):
         return Kind.FAILURE, None
     if rcode == wire.NOERROR and any(qtype in (record.type, wire.TYPE_ANY) for record in answers):
         return Kind.ANSWER, min(_ttl(record) for record in kept)

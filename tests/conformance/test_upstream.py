@@ -221,6 +221,13 @@ def test_a_truncated_reply_is_asked_for_again_over_tcp(server: Heimdall, upstrea
     assert (upstream.count(name, transport="udp"), upstream.count(name, transport="tcp")) == (1, 1)
 
 
+def test_a_reply_truncated_over_tcp_is_no_answer(server: Heimdall, upstream: Upstream, name: str) -> None:
+    """RFC 2181, section 9: a reply with TC is not the whole answer, over TCP either: it is neither kept nor passed."""
+    upstream.on(name, replying("@ 300 IN A 192.0.2.66", flags="QR TC RD RA"))
+    answer = server.ask(name)
+    assert (rcode(answer), answer.answer) == ("SERVFAIL", [])
+
+
 @pytest.mark.parametrize("size", [65535, 65534, 60000])
 def test_an_answer_of_64_kib_is_whole_over_tcp(server: Heimdall, upstream: Upstream, name: str, size: int) -> None:
     """RFC 1035, section 4.2.2: over TCP a message has up to 65,535 octets."""

@@ -126,6 +126,12 @@ def test_name_servers_beside_an_answer_an_alias_or_a_denial_are_no_referral() ->
     assert examined(reply(NAME, authority=[servers], rcode="NXDOMAIN")).kind is Kind.NXDOMAIN
 
 
+@pytest.mark.parametrize("rcode", [0, 3])
+def test_a_part_of_an_answer_is_a_failure(rcode: int) -> None:
+    found = examined(assemble(ASKED, answer=[ADDRESS], authority=[soa(60, 60)], flags=QR | TC, rcode=rcode))
+    assert (found.kind, found.ttl) == (Kind.FAILURE, None)
+
+
 @pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
 def test_an_answer_that_was_not_asked_for_is_a_failure(rcode: str) -> None:
     other = "other.example.com. 300 IN A 192.0.2.66"
