@@ -282,6 +282,12 @@ def test_any_is_a_question_of_its_own(server: Heimdall, upstream: Upstream, name
     assert [rrset.rdtype for rrset in server.ask(name, "ANY").answer] == [13]
 
 
+def test_a_chain_without_an_end_is_passed_and_not_kept(server: Heimdall, upstream: Upstream, name: str) -> None:
+    """RFC 1034, section 4.3.2: a chain that upstream left open reaches the client, who may go on, and is not cached."""
+    assert times_asked(server, upstream, name, replying("@ 300 IN CNAME a.example.net.")) == 3
+    assert [rrset.rdtype for rrset in server.ask(name).answer] == [messages.CNAME]
+
+
 def test_aliases_in_a_circle_do_no_harm(server: Heimdall, upstream: Upstream, name: str) -> None:
     """RFC 1034, section 5.2.2: a circle of aliases is neither followed for ever nor kept."""
     circle = replying("@ 300 IN CNAME a.example.net.", "a.example.net. 300 IN CNAME @")
