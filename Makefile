@@ -10,7 +10,7 @@ IMAGE := heimdall
 SOURCES := heimdall.py heimdall_lib tests benchmarks
 COVERAGE_MINIMUM := 95
 # The modules without I/O: every branch of theirs can be reached by a test, so every branch is.
-FLOORS := wire query reply lifetime entry flight breaker memory_cache settings stats errors
+FLOORS := wire chain cookies rdata query reply lifetime entry flight breaker memory_cache settings stats errors
 
 # Debian keeps nsd and ip where a user's PATH may not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -56,6 +56,10 @@ coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
 	@$(BIN)/python -m pytest --cov --cov-report= $(TEST_ARGS)
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM)
 	@$(BIN)/coverage report --include='$(FLOOR_FILES)' --fail-under=100
+
+.PHONY: conformance
+conformance: $(VENV)/.dev ## run the tests of docs/conformance.md: what the RFCs ask, over real sockets, about a minute
+	@$(BIN)/python -m pytest tests/conformance $(TEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")

@@ -9,7 +9,7 @@ from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
-from heimdall_lib import wire
+from heimdall_lib import chain, rdata, wire
 from heimdall_lib.errors import WireError
 
 _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
@@ -131,11 +131,23 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
 
 
 def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:
-    """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5)."""
+    """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5).
+
+    Who answers in part, or what was not asked, or only knows others to ask, has failed: a client could do nothing good
+    with it.
+    """
+    for record in kept:
+        if record.section != wire.ANSWER:
+            wire.name(data, record.start)  # raises where a client could not read it either; `chain` reads the others
+        rdata.check(data, record)
     qtype = wire.UINT16.unpack_from(question, len(question) - 4)[0]
     if rcode not in (wire.NOERROR, wire.NXDOMAIN):
         return Kind.OTHER, None
     answers = [record for record in kept if record.section == wire.ANSWER]
+    if is_truncated(data) or not chain.belongs(data, question[:-4], answers):
+        return Kind.FAILURE, None
+    if rcode == wire.NOERROR and _is_referral(kept):
+        return Kind.FAILURE, None
     if rcode == wire.NOERROR and any(qtype in (record.type, wire.TYPE_ANY) for record in answers):
         return Kind.ANSWER, min(_ttl(record) for record in kept)
     kind = Kind.NXDOMAIN if rcode == wire.NXDOMAIN else Kind.NODATA
@@ -149,15 +161,19 @@ def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record])
     return kind, min(negative + [_ttl(record) for record in answers])
 
 
+def _is_referral(kept: list[wire.Record]) -> bool:
+    """Say whether a reply has name servers instead of an answer (RFC 2308, section 2.2)."""
+    found = {(record.section, record.type) for record in kept if record.section != wire.ADDITIONAL}
+    authority = {rtype for section, rtype in found if section == wire.AUTHORITY}
+    return len(found) == len(authority) and wire.TYPE_NS in authority and wire.TYPE_SOA not in authority
+
+
 def _ttl(record: wire.Record) -> int:
     return record.ttl if record.ttl <= _MAX_TTL else 0
 
 
 def _soa_minimum(data: bytes, record: wire.Record) -> int:
     """Return the last field of a SOA record: how long its zone's negative answers live (RFC 2308, section 4)."""
-    fixed = wire.name_end(data, wire.name_end(data, record.rdata))
-    if fixed + 20 != record.end:
-        raise WireError("SOA data of the wrong size")
     minimum: int = wire.UINT32.unpack_from(data, record.end - 4)[0]
     return minimum if minimum <= _MAX_TTL else 0
 

@@ -14,6 +14,7 @@ from heimdall_lib.errors import WireError
 HEADER_SIZE = 12
 MAX_MESSAGE_SIZE = 65535
 MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
+_MAX_LABELS = 127  # of one octet each: what a name of 255 octets has room for
 CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
 
 # Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
@@ -23,14 +24,18 @@ RA, AD, CD, RCODE_MASK = 0x80, 0x20, 0x10, 0x0F
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 BADVERS = 16  # RFC 6891, section 9
 
-TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_TXT, TYPE_OPT = 2, 5, 6, 16, 41
+TYPE_A, TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_PTR, TYPE_MX, TYPE_TXT = 1, 2, 5, 6, 12, 15, 16
+TYPE_AAAA, TYPE_SRV, TYPE_DNAME, TYPE_OPT = 28, 33, 39, 41
 TYPE_IXFR, TYPE_AXFR, TYPE_ANY = 251, 252, 255
 CLASS_IN, CLASS_CH = 1, 3
 
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 
 EDNS_DO = 0x8000  # RFC 3225, section 3
-OPTION_EXTENDED_ERROR = 15  # RFC 8914, section 2
+OPTION_COOKIE, OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 10, 11, 15  # RFC 7873, RFC 7828, RFC 8914
+
+TO_QUESTION = b"\xc0\x0c"
+"""A compression pointer to the question's name: how the owners of most answers are written."""
 
 COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
@@ -74,6 +79,32 @@ def name_end(message: bytes, offset: int) -> int:
     except IndexError:
         raise WireError("name runs out of the message") from None
     return offset + 1
+
+
+def name(message: bytes, offset: int) -> bytes:
+    """Return the name at ``offset`` without compression and in lower case.
+
+    Raises WireError as ``name_end`` does, and for a name that is longer than 255 octets or compressed again and again.
+    """
+    labels = bytearray()
+    start, hops = offset, 0
+    try:
+        while length := message[offset]:
+            if length >= 0xC0:
+                offset, hops = (length & 0x3F) << 8 | message[offset + 1], hops + 1
+                if not HEADER_SIZE <= offset < start or hops > _MAX_LABELS:
+                    raise WireError("compression pointer into the header, not backwards, or one of too many")
+                start = offset
+            elif length > 63:
+                raise WireError("unknown label type")
+            else:
+                labels += message[offset : offset + length + 1]
+                offset += length + 1
+            if len(labels) >= MAX_NAME_SIZE:
+                raise WireError("name longer than 255 octets")
+    except IndexError:
+        raise WireError("name runs out of the message") from None
+    return bytes(labels.lower()) + b"\0"
 
 
 def question_end(message: bytes) -> int:
@@ -137,10 +168,19 @@ def opt_record(udp_size: int, *, dnssec_ok: bool, extended_rcode: int = 0, data:
     return b"\0" + _RECORD.pack(TYPE_OPT, udp_size, extended_rcode << 24 | flags, len(data)) + data
 
 
+def option(code: int, data: bytes) -> bytes:
+    """Return an EDNS option (RFC 6891, section 6.1.2)."""
+    return UINT16.pack(code) + UINT16.pack(len(data)) + data
+
+
+def keepalive(idle_seconds: float) -> bytes:
+    """Return an edns-tcp-keepalive option, whose unit is a tenth of a second (RFC 7828, section 3.1)."""
+    return option(OPTION_KEEPALIVE, UINT16.pack(min(int(idle_seconds * 10), 0xFFFF)))
+
+
 def extended_error(code: int, text: str = "") -> bytes:
     """Return an Extended DNS Error option (RFC 8914, section 2)."""
-    data = UINT16.pack(code) + text.encode()
-    return UINT16.pack(OPTION_EXTENDED_ERROR) + UINT16.pack(len(data)) + data
+    return option(OPTION_EXTENDED_ERROR, UINT16.pack(code) + text.encode())
 
 
 def is_reply_to(reply: bytes, question: bytes) -> bool:
@@ -158,19 +198,23 @@ def is_reply_to(reply: bytes, question: bytes) -> bool:
 def truncate(message: bytes | bytearray, limit: int) -> bytearray:
     """Return ``message`` with whole records dropped from its end until it has at most ``limit`` bytes.
 
-    TC is set unless only additional records went (RFC 2181, section 9). ``message`` is a well-formed reply without
-    OPT; the header and the question stay whatever the limit.
+    TC is set unless only additional records went; those go all together, as part of a set without TC would pass for
+    the whole set (RFC 2181, section 9). ``message`` is a well-formed reply without OPT; the header and the question
+    stay whatever the limit.
     """
     whole = bytes(message)
-    end = question_end(whole)
+    end = required_end = question_end(whole)
     kept = [0, 0, 0, 0]
     complete = True
     for record in records(whole, end):
         if record.end > limit:
             complete = record.section == ADDITIONAL
+            end, kept[ADDITIONAL] = required_end, 0
             break
         kept[record.section] += 1
         end = record.end
+        if record.section != ADDITIONAL:
+            required_end = end
     shorter = bytearray(whole[:end])
     COUNTS.pack_into(shorter, 4, 1, *kept[1:])
     if not complete:

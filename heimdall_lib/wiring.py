@@ -57,6 +57,7 @@ def responder_policy(settings: Settings) -> ResponderPolicy:
         limiter=RateLimiter(rate=settings.rate_limit, burst=settings.rate_limit_burst),
         udp_size=settings.edns_udp_size,
         stale_reply_ttl=settings.stale_reply_ttl,
+        tcp_idle_timeout=settings.tcp_idle_timeout,
         query_log=settings.query_log,
     )
 

@@ -32,6 +32,13 @@ NUMBERS = st.one_of(st.sampled_from([1, 28, 65, 97, 0x4100, 0x6100, 0x4161, 0x61
 TTLS = st.one_of(st.sampled_from([0, 1, 59, 60, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]), st.integers(0, 100000))
 BITS = st.booleans()
 _TYPES = st.sampled_from([1, 2, 5, 6, 16, 28, 46, 65, 65280])
+_DATA = {
+    messages.A: st.binary(min_size=4, max_size=4),
+    messages.NS: NAMES,
+    messages.CNAME: NAMES,
+    messages.SOA: TTLS.map(messages.soa_data),
+    messages.AAAA: st.binary(min_size=16, max_size=16),
+}
 
 
 def recased(name: bytes, mask: int) -> bytes:
@@ -87,8 +94,7 @@ def replies(draw: st.DrawFn) -> Made:
         for _ in range(draw(st.integers(0, 4))):
             owner = draw(st.one_of(st.just(messages.TO_QUESTION), st.just(b"\0"), NAMES))
             rtype, ttl = draw(_TYPES), draw(TTLS)
-            rdata = messages.soa_data(draw(TTLS)) if rtype == messages.SOA else draw(st.binary(max_size=40))
-            section.append(messages.record(owner, rtype, ttl, rdata))
+            section.append(messages.record(owner, rtype, ttl, draw(_DATA.get(rtype, st.binary(max_size=40)))))
             offsets.append(position + len(owner) + 4)
             ttls.append(ttl)
             position += len(section[-1])

@@ -236,6 +236,11 @@ def test_an_extended_error_is_what_others_write() -> None:
     assert wire.extended_error(3) == option(EXTENDED_ERROR, b"\0\3")
 
 
+@pytest.mark.parametrize(("seconds", "tenths"), [(10, 100), (0.3, 3), (0.05, 0), (1e6, 0xFFFF)])
+def test_a_keepalive_counts_in_tenths_of_a_second(seconds: float, tenths: int) -> None:
+    assert wire.keepalive(seconds) == option(11, tenths.to_bytes(2, "big"))
+
+
 # Queries
 
 
@@ -310,6 +315,14 @@ def test_losing_additional_records_is_no_truncation() -> None:
     assert not flags_of(shorter) & TC
 
 
+def test_of_additional_records_that_do_not_all_fit_none_stays() -> None:
+    glue = [record(TO_QUESTION, A, 1, bytes(4)) for _ in range(3)]
+    message = assemble(question("example.com"), answer=[record(TO_QUESTION, TXT, 1, bytes(9))], additional=glue)
+    shorter = wire.truncate(message, len(message) - 1)
+    assert counts_of(shorter) == (1, 1, 0, 0)
+    assert not flags_of(shorter) & TC
+
+
 def test_losing_answers_is_truncation() -> None:
     shorter = wire.truncate(WHOLE, len(WHOLE) - GLUE_SIZE - 2)
     assert counts_of(shorter) == (1, 4, 0, 0)
@@ -340,6 +353,46 @@ def test_header_and_question_stay_whatever_the_limit() -> None:
 def test_a_reply_that_was_truncated_already_stays_so() -> None:
     cut = reply("www.example.com", answer=ANSWERS[:1], flags="QR TC", additional=["a. 1 IN A 192.0.2.1"])
     assert flags_of(wire.truncate(cut, len(cut) - 1)) & TC
+
+
+# Names without compression
+
+
+def test_a_name_is_read_without_compression_and_in_lower_case() -> None:
+    message = assemble(question("wWw.Example.COM"), answer=[record(b"\1A\xc0\x10", A, 1, bytes(4))])
+    assert wire.name(message, 12) == wire_name("www.example.com")
+    assert wire.name(message, 12 + len(question("www.example.com"))) == wire_name("a.example.com")
+
+
+@pytest.mark.parametrize("size", [255, 256])
+def test_a_name_has_255_octets_at_most_however_it_is_written(size: int) -> None:
+    label = b"\x3f" + b"x" * 63
+    asked = label * 3 + b"\0"
+    message = bytes(12) + asked + bytes((size - 194,)) + b"y" * (size - 194) + b"\xc0\x0c"
+    if size == 255:
+        assert len(wire.name(message, 12 + len(asked))) == 255
+    else:
+        with pytest.raises(WireError, match="255"):
+            wire.name(message, 12 + len(asked))
+
+
+@pytest.mark.parametrize(
+    ("names", "offset"),
+    [
+        (b"\xc0\x0c", 12),
+        (b"\xc0\x0e\0", 12),
+        (b"\xc0\x00", 12),
+        (b"\1a\xc0\x0c", 12),
+        (b"\x40", 12),
+        (b"\3ab", 12),
+        (b"\xc0", 12),
+        (b"\0\xc0\x0c" + b"".join((0xC00B + 2 * n).to_bytes(2, "big") for n in range(1, 130)), 13 + 2 * 129),
+    ],
+    ids=["to itself", "forward", "into the header", "a loop", "label type", "cut short", "half", "one after another"],
+)
+def test_a_name_that_cannot_be_read_is_refused(names: bytes, offset: int) -> None:
+    with pytest.raises(WireError):
+        wire.name(bytes(12) + names, offset)
 
 
 # Names as text

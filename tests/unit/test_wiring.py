@@ -101,10 +101,12 @@ def test_the_responders_part() -> None:
             "--rate-limit-burst=2",
             "--edns-udp-size=1400",
             "--stale-reply-ttl=7",
+            "--tcp-idle-timeout=8.5",
             "--query-log=true",
         )
     )
     assert (policy.udp_size, policy.stale_reply_ttl, policy.query_log) == (1400, 7, True)
+    assert policy.tcp_idle_timeout == 8.5
     assert (policy.allow.allows("192.0.2.9"), policy.allow.allows("127.0.0.1")) == (True, False)
     assert [policy.limiter.allows("192.0.2.9", 0.0) for _ in range(3)] == [True, True, False]
 
