@@ -16,9 +16,8 @@ _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
 _MAX_ERROR_TEXT = 120
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts as zero
 
-_SAME_NAME = b"\xc0\x0c"  # a pointer to the name in the question
 _TTL_AND_LENGTH = Struct("!IH")
-_TYPE_OPT = wire.UINT16.pack(wire.TYPE_OPT)
+_ADDRESS_SIZES = {wire.UINT16.pack(wire.TYPE_A): 4, wire.UINT16.pack(wire.TYPE_AAAA): 16}
 _NO_OR_PLAIN_OPT = re.compile(rb"(\0\0\x29..\0...\0\0)?", re.DOTALL).fullmatch  # no extended rcode, no options
 _PLAIN_HEAD = bytes((0, 0, wire.QR, wire.RA, 0, 1))
 _PLAIN_AUTHENTIC = bytes((0, 0, wire.QR, wire.RA | wire.AD, 0, 1))
@@ -72,19 +71,22 @@ def examine(data: bytes, question: bytes) -> Reply:
 
 
 def _plain(data: bytes, question: bytes) -> Reply | None:
-    """Read the reply that most queries get, in a fraction of the time: records of the name and type asked for, alone.
+    """Read the reply that most queries get, in a fraction of the time: nothing but addresses of the name asked for.
 
     None is any other reply; what is returned is what ``_any`` returns.
     """
-    asked = _SAME_NAME + question[-4:]
+    size = _ADDRESS_SIZES.get(question[-4:-2])
     offset = first = wire.HEADER_SIZE + len(question)
-    if data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked or question[-4:-2] == _TYPE_OPT:
+    asked = wire.TO_QUESTION + question[-4:]
+    if size is None or data[2] & wire.TC or data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked:
         return None
-    size = len(data)
+    end = len(data)
     least = _MAX_TTL
     offsets: list[int] = []
-    while data[offset : offset + 6] == asked and offset + 12 <= size:
+    while data[offset : offset + 6] == asked and offset + 12 <= end:
         ttl, length = _TTL_AND_LENGTH.unpack_from(data, offset + 6)
+        if length != size:
+            return None
         if ttl < least:
             least = ttl
         elif ttl > _MAX_TTL:
@@ -93,7 +95,7 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
         offset += 12 + length
     rest = data[offset:]
     answers = wire.UINT16.pack(len(offsets))
-    if offset > size or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
+    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
         return None
     head = _PLAIN_AUTHENTIC if data[3] & wire.AD else _PLAIN_HEAD
     message = b"".join((head, answers, b"\0\0\0\0", question, data[first:offset]))
