@@ -78,7 +78,7 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
     """
     asked = _SAME_NAME + question[-4:]
     offset = first = wire.HEADER_SIZE + len(question)
-    if data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked or question[-4:-2] == _TYPE_OPT:
+    if data[offset : offset + 6] != asked or data[3] & wire.RCODE_MASK or question[-4:-2] == _TYPE_OPT:
         return None
     size = len(data)
     least = _MAX_TTL
