@@ -1,5 +1,6 @@
 """A wait for one thing: what ends it, that nothing else does, and that it leaves nothing behind."""
 
+import gc
 import time
 from collections.abc import Callable
 from threading import Thread
@@ -337,6 +338,19 @@ def test_nothing_keeps_the_loop_busy_when_nobody_waits(ended: bool) -> None:
     threads.join()
     assert threads.deaths == []
     assert finished == [True]
+
+
+def test_a_pause_that_was_ended_is_not_kept_until_its_time_would_be_over() -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(one, Pause) for one in gc.get_objects())
+
+    before = kept()
+    waiters = [Waiter(LONG) for _ in range(10)]
+    for waiter in waiters:
+        waiter.pauses.pop().end("value")
+        waiter.join()
+    assert kept() == before
 
 
 def test_after_an_idle_time_waits_end_as_before() -> None:
