@@ -162,6 +162,7 @@ class TestConnected:
 
     def test_sockets_share_it(self, io: ConnectedDatagrams, connected: Pair) -> None:
         ours, theirs = connected
+        theirs.setblocking(False)
         assert (io.send(ours, [b"one way"]), io.send(theirs, [b"and back"])) == (1, 1)
         assert (io.receive(ours), io.receive(theirs)) == ([b"and back"], [b"one way"])
 
