@@ -388,11 +388,15 @@ class TestFailures:
 
 
 class Scripted:
-    """Takes as many datagrams as the script says at each call, or fails with it; when it is over, all."""
+    """Takes as many datagrams as the script says at each call, or fails with it; when it is over, all.
+
+    While it is ``full`` it takes none; once it is ``broken`` nothing can be received.
+    """
 
     def __init__(self, *script: int | OSError) -> None:
         self.script = list(script)
         self.calls = 0
+        self.full = False
         self.broken = False
         self._io: ConnectedDatagrams = connected_datagrams()
 
@@ -403,6 +407,8 @@ class Scripted:
 
     def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
         self.calls += 1
+        if self.full:
+            return 0
         step = self.script.pop(0) if self.script else len(messages)
         if isinstance(step, OSError):
             raise step
@@ -425,11 +431,14 @@ class TestSockets:
         port.retire()
 
     def test_what_comes_while_the_socket_is_full_is_sent_after_what_waits(self, pools: Pools, desk: Desk) -> None:
-        io = Scripted(0)
+        io = Scripted()
+        io.full = True
         port = Port(at(desk.port), io)
         asking = [pools.ask(port, "a.example.")]
-        until(lambda: io.calls)
+        until(lambda: io.calls > 1)
         asking.append(pools.ask(port, "b.example."))
+        gevent.sleep(0.001)
+        io.full = False
         received = desk.take(2)
         assert [query[2:] for query, _ in received] == [ask(name)[2:] for name in ("a.example.", "b.example.")]
         port.lose()
@@ -444,13 +453,15 @@ class TestSockets:
         port.retire()
 
     def test_what_nobody_waits_for_any_longer_is_not_sent(self, pools: Pools, desk: Desk) -> None:
-        io = Scripted(0)
+        io = Scripted()
+        io.full = True
         port = Port(at(desk.port), io)
         asking = pools.ask(port, "a.example.")
-        until(lambda: io.calls)
+        until(lambda: io.calls > 1)
         asking.kill()
         for _ in range(2):  # turns of the loop, in the first of which the socket is found to be writable
             gevent.sleep(0.001)
+        io.full = False
         asking = pools.ask(port, "b.example.")
         [(query, peer)] = desk.take()
         assert query[2:] == ask("b.example.")[2:]
