@@ -78,7 +78,7 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
     size = _ADDRESS_SIZES.get(question[-4:-2])
     offset = first = wire.HEADER_SIZE + len(question)
     asked = wire.TO_QUESTION + question[-4:]
-    if size is None or data[2] & wire.TC or data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked:
+    if size is None or data[offset : offset + 6] != asked or data[2] & wire.TC or data[3] & wire.RCODE_MASK:
         return None
     end = len(data)
     least = _MAX_TTL

@@ -21,6 +21,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+import gevent
 
 from heimdall_lib import entry as entries
 from heimdall_lib.entry import Entry
@@ -160,6 +161,14 @@ def address_in(message: bytes) -> str:
 # Running things beside the test.
 
 
+def with_a_loop_of_its_own(function: Callable[..., object], *args: object) -> None:
+    """Run what a thread of a test runs; if it waits, gevent makes it a loop, which is gone with it."""
+    try:
+        function(*args)
+    finally:
+        gevent.get_hub().destroy(destroy_loop=True)
+
+
 class Threads:
     """``spawn`` for the resolver, with real threads; what they die of is kept."""
 
@@ -174,7 +183,7 @@ class Threads:
 
     def _run(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
         try:
-            function(*args)
+            with_a_loop_of_its_own(function, *args)
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.deaths.append(error)
 
@@ -278,6 +287,7 @@ class DatagramServer:
     def __init__(self, reply: Callable[[bytes], Sequence[bytes]], host: str = "127.0.0.1", port: int = 0) -> None:
         self._reply = reply
         self._sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # a burst of queries waits, and is not lost
         self._sock.bind((host, port))
         self.port: int = self._sock.getsockname()[1]
         self.queries: list[bytes] = []

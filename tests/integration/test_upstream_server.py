@@ -163,7 +163,7 @@ class TestTruncation:
         server, upstream = net.udp(self.truncated)
         stream = net.tcp(good, server.port)
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
-        assert stream.queries == server.queries
+        assert [query[2:] for query in stream.queries] == [query[2:] for query in server.queries]
         assert (net.stats.queries, sum(net.stats.duration.counts)) == (1, 1)
 
     def test_a_server_without_tcp_is_a_network_error(self, net: Net) -> None:
@@ -384,6 +384,6 @@ class TestTls:
 def test_an_unknown_error_of_the_reply_is_not_swallowed(net: Net) -> None:
     """A bug while a reply is read is no upstream's fault: it shows."""
     upstream: Any = net.udp(good)[1]
-    upstream._udp_size = "not a size"
-    with pytest.raises(Exception, match="required argument is not an integer"):
+    upstream._send = lambda _question, _query, _timeout: None
+    with pytest.raises(TypeError):
         upstream.ask(KEY, SECONDS)

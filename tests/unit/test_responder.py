@@ -419,7 +419,7 @@ class TestAuthenticData:
         reply = good_reply(key)
         message = bytearray(reply.message)
         message[3] |= wire.AD
-        house.upstreams.script = replace(reply, message=bytes(message))
+        house.upstreams.script = reply._replace(message=bytes(message))
         for _ in range(2):
             assert bool(read(house.answer(data)).flags & dns.flags.AD) is shown
 
