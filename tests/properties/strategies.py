@@ -125,13 +125,16 @@ _OPTS = st.sampled_from(
 )
 
 
+_ADDRESS_SIZES = {messages.A: 4, messages.AAAA: 16}
+
+
 @st.composite
 def common_replies(draw: st.DrawFn) -> Echoed:
     """Draw the reply that most queries get, records of the name and type asked for; or one that nearly is that."""
     name = draw(NAMES).lower()
-    qtype = draw(st.sampled_from([messages.A] * 4 + [messages.OPT, messages.ANY]))
+    qtype = draw(st.sampled_from([messages.A] * 3 + [messages.AAAA] * 2 + [messages.OPT, messages.ANY]))
     asked = qtype.to_bytes(2, "big") + draw(st.sampled_from([messages.IN, messages.CH])).to_bytes(2, "big")
-    answers = [messages.TO_QUESTION + asked + _ttl_and_data(draw) for _ in range(draw(st.integers(1, 3)))]
+    answers = [messages.TO_QUESTION + asked + _ttl_and_data(draw, qtype) for _ in range(draw(st.integers(1, 3)))]
     elsewhere = draw(st.sampled_from([0, 0, 0, 0, 1]))  # records that stand in the authority section
     message = bytearray(
         messages.assemble(
@@ -154,8 +157,9 @@ def common_replies(draw: st.DrawFn) -> Echoed:
     return Echoed(name + asked, bytes(message))
 
 
-def _ttl_and_data(draw: st.DrawFn) -> bytes:
-    data = draw(st.binary(max_size=16))
+def _ttl_and_data(draw: st.DrawFn, qtype: int) -> bytes:
+    size = _ADDRESS_SIZES.get(qtype, 9)
+    data = draw(st.sampled_from([bytes(size)] * 9 + [bytes(size + 1)]) | st.binary(min_size=size, max_size=size))
     return draw(TTLS).to_bytes(4, "big") + len(data).to_bytes(2, "big") + data
 
 
