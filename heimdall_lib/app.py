@@ -134,14 +134,18 @@ class Heimdall:
         self._service.start()
         gevent.spawn(self._sample)
         gevent.wait([self._service.settled, self._stop], count=1)
-        if why := self._service.settled.value:
-            self._end()
-            raise WorkerError(why)
-        if not self._stop.is_set():
+        why = self._service.settled.value
+        if why == "":
             self._status.not_ready = ""
             self._log_addresses()
             self._stop.wait()
-        self._drain()
+            self._drain()
+        self._service.stop()
+        for http in self._http:
+            http.stop(timeout=0)
+        if why:
+            raise WorkerError(why)
+        log.info("stopped")
 
     def reload(self) -> None:
         """Read the settings again and apply those that can change; keep the old ones when the new are invalid."""
@@ -171,17 +175,10 @@ class Heimdall:
         self._stop.set()
 
     def _drain(self) -> None:
-        """Say unready but go on answering for a while; then end."""
+        """Say unready but go on answering for a while."""
         self._status.not_ready = "draining"
         log.info("draining for %g s", self._settings.drain_seconds)
         self._hurry.wait(self._settings.drain_seconds)
-        self._end()
-        log.info("stopped")
-
-    def _end(self) -> None:
-        self._service.stop()
-        for http in self._http:
-            http.stop(timeout=0)
 
     def _sample(self) -> None:
         while True:

@@ -65,9 +65,8 @@ class Channel:
         try:
             for line in self._lines():
                 self._take(json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if self._open:
-                log.warning("the channel broke: %s", error)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("the channel broke: %s", error)
         finally:
             self.close()
             for answer in self._unanswered.values():
@@ -89,10 +88,13 @@ class Channel:
                 raise ValueError(f"a line of more than {MAX_LINE} bytes")
 
     def _receive(self) -> bytes:
-        while self._open:
-            with contextlib.suppress(TimeoutError):  # the timeout is for sending: silence is no fault
+        while True:
+            try:
                 return self._sock.recv(_READ_SIZE)
-        return b""
+            except TimeoutError:  # which is for sending: silence is no fault
+                continue
+            except OSError:  # gone, or hung up on
+                return b""
 
     def _take(self, line: dict[str, Any]) -> None:
         if "ask" in line:
