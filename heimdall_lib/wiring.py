@@ -1,4 +1,4 @@
-"""What each part of the house is told of the settings: the only module beside ``app.py`` that reads ``Settings``."""
+"""What each part of the house is told of the settings: below this module nothing reads ``Settings``."""
 
 import os
 from collections.abc import Iterable
