@@ -168,6 +168,8 @@ class Worker:
         except OSError as error:
             return f"it could not be started: {error}"
         self._process, self._channel = process, channel
+        if self._stopping.is_set():  # while it was started
+            self.stop()
         with contextlib.suppress(ChannelError):
             channel.ask("settings", packed(self._settings()), timeout=_START_SECONDS)
         why = self._watch(process)
@@ -182,12 +184,16 @@ class Worker:
         self._refused = ""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, str(_PROGRAM), WORKER, str(self.number), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # an interrupt that is typed reaches the supervisor alone
-            )
+            try:
+                process = subprocess.Popen(  # noqa: S603 - ourselves
+                    [sys.executable, str(_PROGRAM), WORKER, str(self.number), str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # an interrupt that is typed reaches the supervisor alone
+                )
+            except OSError:
+                ours.close()
+                raise
         channel = Channel(ours, self._answer)
         Thread(target=channel.run, name=f"worker-{self.number}", daemon=True).start()
         return process, channel
@@ -196,9 +202,11 @@ class Worker:
         missed = 0
         while True:
             try:
-                return self._refused or _words(process.wait(_READ_EVERY_SECONDS))
+                status = process.wait(_READ_EVERY_SECONDS)
             except subprocess.TimeoutExpired:
                 missed = 0 if self.read() else missed + 1
+            else:
+                return self._refused or _words(status)
             if missed == 1 and self.ready:
                 log.warning("worker %d (pid %d) does not answer", self.number, process.pid)
             if missed >= (_HUNG_AFTER if self.ready else _HUNG_AT_START_AFTER):
@@ -216,4 +224,4 @@ class Worker:
 
 
 def _words(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+    return f"exit status {status}" if status >= 0 else f"signal {-status}, {signal.strsignal(-status)}"

@@ -179,7 +179,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers_and_no_counter_goes
             os.kill(victim, signal.SIGKILL)
             wait_until_replaced(pair, victim)
             assert [worker["restarts"] for worker in workers(pair)] == [restarts, 0]
-            pair.wait_for_line(f"ERROR .*worker 1 ended .*SIGKILL.*replaced in {[0, 0.5][restarts - 1]:g} s")
+            pair.wait_for_line(f"ERROR .*worker 1 ended .*signal 9, Killed.*replaced in {[0, 0.5][restarts - 1]:g} s")
         eventually(lambda: workers(pair)[0]["queries"] > 20)
     assert load.unanswered == 0
     assert pair.metric("worker_restarts_total") == 2
@@ -464,6 +464,14 @@ def test_workers_that_cannot_start_end_everything(started: Callable[[Fault], Pro
     assert process.wait() == 1
     (line,) = [line for line in process.lines if " INFO " not in line]
     assert re.fullmatch("heimdall: worker [12] did not start: exit status 3", line)
+
+
+def test_workers_that_cannot_listen_end_everything(started: Callable[[Fault], Process], tmp_path: Path) -> None:
+    process = started(Fault(tmp_path, "import socket; socket.SO_REUSEPORT = socket.SO_KEEPALIVE"))
+    assert process.wait() == 1
+    (line,) = [line for line in process.lines if " INFO " not in line]
+    why = rf"cannot listen on {HOST}:\d+ \((UDP|TCP)\): Address already in use"
+    assert re.fullmatch(rf"heimdall: worker [12] did not start: {why}", line)
 
 
 def test_a_signal_while_workers_start_ends_everything(started: Callable[[Fault], Process], tmp_path: Path) -> None:
