@@ -8,6 +8,7 @@ workers notice and end.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
@@ -56,7 +57,23 @@ class Supervisor:
         self._settings = settings
         zones = (server for zone in settings.forward_zones for server in zone.servers)
         self._tally.keep_upstreams({str(server) for server in (*settings.upstream_servers, *zones)})
-        self._together(self._pass_on)
+        _, silent = self.ask_all("settings", packed(self._told()))
+        for number, why in silent.items():
+            log.warning("worker %d has not confirmed the settings: %s", number, why)
+
+    def ask_all(self, wanted: str, argument: object = None) -> tuple[dict[int, Any], dict[int, str]]:
+        """Ask every worker at once; return their answers, and why some gave none, by the workers' numbers."""
+        answers: dict[int, Any] = {}
+        silent: dict[int, str] = {}
+
+        def ask(worker: Worker) -> None:
+            try:
+                answers[worker.number] = worker.ask(wanted, argument)
+            except ChannelError as error:
+                silent[worker.number] = str(error)
+
+        self._together(ask)
+        return answers, silent
 
     def look(self) -> Reading:
         """Return the sum over all workers; one that does not answer is counted as it was read last."""
@@ -104,12 +121,6 @@ class Supervisor:
         if not self.settled.ready():
             self.settled.set(f"worker {number} did not start: {why}")
         return not self.settled.value
-
-    def _pass_on(self, worker: Worker) -> None:
-        try:
-            worker.ask("settings", packed(self._told()))
-        except ChannelError as error:
-            log.warning("worker %d has not confirmed the settings: %s", worker.number, error)
 
     def _together(self, do: Callable[[Worker], object]) -> None:
         gevent.joinall([gevent.spawn(do, worker) for worker in self._workers])

@@ -205,6 +205,9 @@ def test_a_worker_that_hangs_delays_nobody_who_looks_and_is_replaced(pair: Heimd
     assert pair.metric("workers") == 1
     assert pair.metric("queries_total") >= ASKED
     pair.wait_for_line("WARNING .*worker 2 .*does not answer")
+    pair.send(signal.SIGHUP)
+    pair.wait_for_line("WARNING .*worker 2 has not confirmed the settings: no answer within 1 s")
+    pair.wait_for_line("settings reloaded")
     wait_until_replaced(pair, hanging, timeout=60)
     pair.wait_for_line("ERROR .*worker 2 .*hangs and is killed")
 
