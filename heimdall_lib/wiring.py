@@ -1,5 +1,6 @@
-"""What each part of the house is told of the settings: the only module beside ``app.py`` that reads ``Settings``."""
+"""What each part of the house is told of the settings: below this module nothing reads ``Settings``."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
@@ -82,6 +83,13 @@ def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisC
     return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
 
 
+def worker_count(settings: Settings) -> int:
+    """Return how many processes are to answer; one per core means those that this process may run on."""
+    if settings.workers:
+        return settings.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def redis_words(settings: Settings) -> str:
     """Say which Redis is in use and which step of the detection decided, without credentials."""
     if settings.redis_target is None:
@@ -92,7 +100,6 @@ def redis_words(settings: Settings) -> str:
 def without_effect(settings: Settings) -> list[str]:
     """Return the settings that were given, are valid, and change nothing in this version."""
     given = {
-        "workers": settings.workers != 1,
         "warm_cache_entries": settings.warm_cache_entries != _WARM_CACHE_DEFAULT,
         "admin_token": bool(settings.admin_token),
     }

@@ -11,6 +11,7 @@ import pytest
 from heimdall_lib.admin import Admin, serve
 from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.stats import Stats
+from heimdall_lib.tally import Reading
 from tests.fakes import Lines
 
 
@@ -24,7 +25,7 @@ class Process:
 
     def admin(self) -> Admin:
         return Admin(
-            registry=registry(StatsCollector(Stats(), lambda: (7, 700))),
+            registry=registry(StatsCollector(lambda: Reading(Stats(), entries=7, size=700))),
             answers=lambda: self.answers,
             ready=lambda: self.ready,
             stats=lambda: self.stats,

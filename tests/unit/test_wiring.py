@@ -1,6 +1,7 @@
 """What each part of the house is told of the settings."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,7 +272,22 @@ class TestReload:
         )
 
 
+def test_as_many_workers_as_are_asked_for() -> None:
+    assert wiring.worker_count(settings()) == 1
+    assert wiring.worker_count(settings("--workers=3")) == 3
+
+
+def test_workers_0_is_one_for_each_core_that_the_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert wiring.worker_count(settings("--workers=0")) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert wiring.worker_count(settings("--workers=0")) == len(allowed)
+
+
 def test_who_gives_a_setting_without_effect_is_told() -> None:
     assert wiring.without_effect(settings()) == []
-    given = settings("--workers", "2", "--warm-cache-entries", "5", "--admin-token", "0123456789abcdef")
-    assert wiring.without_effect(given) == ["workers", "warm_cache_entries", "admin_token"]
+    given = settings("--warm-cache-entries", "5", "--admin-token", "0123456789abcdef")
+    assert wiring.without_effect(given) == ["warm_cache_entries", "admin_token"]
