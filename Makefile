@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 IMAGE := heimdall
-SOURCES := heimdall.py heimdall_lib tests benchmarks
+SOURCES := heimdall.py heimdall_lib tests benchmarks charts
 COVERAGE_MINIMUM := 95
 # The modules without I/O: every branch of theirs can be reached by a test, so every branch is.
 FLOORS := wire query reply lifetime entry flight breaker memory_cache settings stats errors
@@ -74,6 +74,10 @@ test-container: $(VENV)/.dev ## build and run the image and the compose stack (n
 format: $(VENV)/.dev ## format the code and fix what can be fixed
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+.PHONY: manifests
+manifests: $(VENV)/.dev ## write k8s/ and the table in the chart's README from the chart
+	@$(BIN)/python -m charts.generate
 
 .PHONY: image
 image: ## build the container image (IMAGE=name:tag)

@@ -96,7 +96,7 @@ def _is_peer(peer: Object, other: Peer, namespace: str) -> bool:
     return matches(peer.get("podSelector", {}).get("matchLabels", {}), other.labels)
 
 
-def service_links(objects: Sequence[Object], address: str = "10.96.0.20") -> dict[str, str]:
+def service_links(objects: Sequence[Object], address: str) -> dict[str, str]:
     """Return the variables that the kubelet gives a pod for the Services of its namespace, and for the API server's."""
     api = {"metadata": {"name": "kubernetes"}, "spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP"}]}}
     found: dict[str, str] = {}
@@ -118,12 +118,15 @@ def service_links(objects: Sequence[Object], address: str = "10.96.0.20") -> dic
     return found
 
 
-def environment(objects: Sequence[Object], secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of Heimdall's container; ``secrets`` are keys of Secrets that are not the chart's."""
+def environment(objects: Sequence[Object], secrets: Mapping[str, str], address: str = "10.96.0.20") -> dict[str, str]:
+    """Return the environment of Heimdall's container.
+
+    ``secrets`` are keys of Secrets that are not the chart's, ``address`` is that of every Service.
+    """
     spec = workload(objects)["spec"]["template"]["spec"]
     container = spec["containers"][0]
     # The kubelet adds the API server's variables whether or not it adds the others.
-    links = service_links(objects if spec["enableServiceLinks"] else [])
+    links = service_links(objects if spec["enableServiceLinks"] else [], address)
     found = dict(links)
     for source in container["envFrom"]:
         found |= the(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
@@ -163,11 +166,6 @@ def references(template: Object) -> Iterator[tuple[str, str]]:
 def _named(reference: Any, kind: str, field: str) -> Iterator[tuple[str, str]]:
     if reference:
         yield kind, reference[field]
-
-
-def seconds_of(probe: Object) -> float:
-    """Return how long a probe fails before it counts."""
-    return float(probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10))
 
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "kb": 1024, "mb": 1024**2, "gb": 1024**3}

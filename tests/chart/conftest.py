@@ -1,6 +1,13 @@
-"""Where Helm's engine has no wheel, the chart cannot be rendered: its tests are left out, and the header says so."""
+"""What the chart's tests are given: those of the end-to-end tests, which speak to a Heimdall that runs.
+
+Where Helm's engine has no wheel, the chart cannot be rendered: its tests are left out, and pytest's header says so.
+"""
 
 import importlib.util
+
+from tests.e2e.conftest import heimdall, redis, upstream
+
+__all__ = ["heimdall", "redis", "upstream"]
 
 _HELM = importlib.util.find_spec("helm_python") is not None
 
