@@ -114,6 +114,13 @@ def test_a_pod_s_environment_starts_cleanly_and_uses_redis(
     assert "WARNING" not in server.log
 
 
+def test_a_file_decides_what_is_null_in_the_values(tmp_path: Path) -> None:
+    file = tmp_path / "heimdall.yaml"
+    file.write_text("max-ttl: 60\nmin-ttl: 30\n")
+    settings = effective(render({"config": {"config": str(file), "maxTtl": None}}).objects, tmp_path)
+    assert (settings["max-ttl"], settings["min-ttl"]) == ("60", "0")
+
+
 def test_a_name_that_is_not_there_yet_stops_the_start_instead_of_doing_without(tmp_path: Path) -> None:
     environ = start_up_environment(render(CASES["another name"]).objects, tmp_path)
     environ |= {"HEIMDALL_REDIS_SERVICE_HOST": "$(DNS_CACHE_REDIS_SERVICE_HOST)"}

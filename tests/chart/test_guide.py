@@ -107,5 +107,12 @@ def test_the_notes_name_what_was_installed(name: str) -> None:
     named += re.findall(r"get (service) --namespace network (\S+)", rendered.notes)
     assert len(named) == 3
     assert set(named) <= made
-    assert ("helm test --namespace network dns" in rendered.notes) is True
+    assert "helm test --namespace network dns" in rendered.notes
     assert "<no value>" not in rendered.notes
+
+
+def test_the_notes_warn_of_a_redis_that_everybody_reaches() -> None:
+    assert "Everybody in the cluster" not in render().notes
+    assert "Everybody in the cluster" in render({"networkPolicy": {"enabled": False}}).notes
+    closed = {"networkPolicy": {"enabled": False}, "redis": {"auth": {"enabled": True, "existingSecret": "a"}}}
+    assert "Everybody in the cluster" not in render(closed).notes

@@ -4,7 +4,7 @@ import pytest
 
 from charts.render import Object, render
 from tests.chart.cases import CASES
-from tests.chart.cluster import Peer, allowed, pod_templates
+from tests.chart.cluster import Peer, allowed, of_kind, pod_templates
 
 INTERNET = Peer(None)
 STRANGER = Peer({"app": "something"}, "shop")
@@ -20,6 +20,11 @@ def pods(objects: list[Object]) -> tuple[Peer, Peer]:
     return Peer(heimdall), Peer(labels.get("StatefulSet", {"app": "redis"}))
 
 
+def helm_test(objects: list[Object]) -> Peer:
+    """Return the pod that `helm test` runs."""
+    return Peer(pod_templates(of_kind(objects, "Pod")).popitem()[1]["metadata"]["labels"])
+
+
 @pytest.fixture(params=["defaults", "auth", "another name", "DaemonSet"])
 def objects(request: pytest.FixtureRequest) -> list[Object]:
     return render(CASES[request.param]).objects
@@ -29,10 +34,7 @@ def test_redis_is_reached_by_heimdall_and_by_nobody_else(objects: list[Object]) 
     heimdall, redis = pods(objects)
     assert allowed(objects, heimdall, redis, 6379, "TCP")
     assert not allowed(objects, heimdall, redis, 22, "TCP")
-    test_pod = Peer(
-        next(pod for name, pod in pod_templates(objects).items() if name.startswith("Pod"))["metadata"]["labels"]
-    )
-    for other in (STRANGER, NEIGHBOUR, PROMETHEUS, INTERNET, test_pod, Peer(heimdall.labels, "shop")):
+    for other in (STRANGER, NEIGHBOUR, PROMETHEUS, INTERNET, helm_test(objects), Peer(heimdall.labels, "shop")):
         assert not allowed(objects, other, redis, 6379, "TCP")
 
 
@@ -82,6 +84,7 @@ def test_the_operator_can_narrow_and_widen() -> None:
     objects = render(CASES["narrow network policy"]).objects
     heimdall, _ = pods(objects)
     assert not allowed(objects, STRANGER, heimdall, 1053, "UDP")
+    assert allowed(objects, helm_test(objects), heimdall, 1053, "UDP")
     assert not allowed(objects, PROMETHEUS, heimdall, 8080, "TCP")
     assert not allowed(objects, heimdall, INTERNET, 53, "UDP")
     assert allowed(objects, heimdall, INTERNET, 443, "TCP")

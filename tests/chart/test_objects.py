@@ -219,3 +219,9 @@ def test_affinities_of_the_operator_and_of_the_chart_stand_beside_each_other() -
 def test_a_change_restarts_exactly_the_pods_that_must_see_it(change: dict[str, Any], restarted: set[str]) -> None:
     before, after = pod_templates(RENDERED["defaults"]), pod_templates(render(change, namespace="dns").objects)
     assert {name for name in before if before[name] != after[name]} == restarted
+
+
+def test_nodes_without_a_zone_are_never_left_out() -> None:
+    spec = workload(RENDERED["production"])["spec"]["template"]["spec"]
+    found = {each["topologyKey"]: each["whenUnsatisfiable"] for each in spec["topologySpreadConstraints"]}
+    assert found == {"kubernetes.io/hostname": "DoNotSchedule", "topology.kubernetes.io/zone": "ScheduleAnyway"}

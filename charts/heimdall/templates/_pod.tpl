@@ -115,10 +115,10 @@ spec:
   {{- end }}
   {{- if .Values.topologySpread.enabled }}
   topologySpreadConstraints:
-    {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+    {{- range $key, $unsatisfiable := dict "kubernetes.io/hostname" .Values.topologySpread.whenUnsatisfiable "topology.kubernetes.io/zone" "ScheduleAnyway" }}
     - maxSkew: 1
-      topologyKey: {{ . }}
-      whenUnsatisfiable: {{ $.Values.topologySpread.whenUnsatisfiable }}
+      topologyKey: {{ $key }}
+      whenUnsatisfiable: {{ $unsatisfiable }}
       labelSelector:
         matchLabels:
           {{- include "heimdall.selector" (list $ "server") | nindent 10 }}
