@@ -34,8 +34,9 @@ _TABLE = re.compile(r"(?<=<!-- values -->\n).*?(?=<!-- end -->)", re.DOTALL)
 def plain_manifests() -> dict[Path, str]:
     """Return the files of k8s/ with their content."""
     parts: dict[str, list[str]] = {name: [] for name in _HEADS}
-    for text in render(VALUES).texts:
-        metadata = yaml.safe_load(text)["metadata"]
+    rendered = render(VALUES)
+    for each, text in zip(rendered.objects, rendered.texts, strict=True):
+        metadata = each["metadata"]
         if "helm.sh/hook" not in metadata.get("annotations", {}):
             of_redis = metadata["labels"]["app.kubernetes.io/component"] == "redis"
             parts["redis-deployment.yaml" if of_redis else "heimdall.yaml"].append(_OF_HELM.sub("", text))

@@ -25,15 +25,11 @@ _DOCUMENT_END = re.compile(r"^---$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one set of values makes: ``texts`` are the objects' YAML in the order in which Helm installs them."""
+    """What one set of values makes: objects in the order in which Helm installs them, and their YAML."""
 
-    texts: tuple[str, ...]
+    objects: list[Object]
+    texts: list[str]
     notes: str
-
-    @property
-    def objects(self) -> list[Object]:
-        """Return the objects themselves."""
-        return [yaml.safe_load(text) for text in self.texts]
 
 
 def render(values: Values | None = None, *, release: str = RELEASE, namespace: str = NAMESPACE) -> Rendered:
@@ -42,9 +38,10 @@ def render(values: Values | None = None, *, release: str = RELEASE, namespace: s
         files = chart.render(dict(values or {}), name=release, namespace=namespace)
     notes = files.pop(next(name for name in files if name.endswith("NOTES.txt")))
     texts = [text.strip() + "\n" for name in sorted(files) for text in _DOCUMENT_END.split(files[name])]
-    return Rendered(tuple(sorted(filter(yaml.safe_load, texts), key=_order)), notes)
+    pairs = [(found, text) for text in texts if (found := yaml.safe_load(text))]
+    pairs.sort(key=lambda pair: _order(pair[0]["kind"]))
+    return Rendered([found for found, _ in pairs], [text for _, text in pairs], notes)
 
 
-def _order(text: str) -> int:
-    kind = yaml.safe_load(text)["kind"]
+def _order(kind: str) -> int:
     return _INSTALL_ORDER.index(kind) if kind in _INSTALL_ORDER else len(_INSTALL_ORDER)
