@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 IMAGE := heimdall
-SOURCES := heimdall.py heimdall_lib tests benchmarks
+SOURCES := heimdall.py heimdall_lib tests benchmarks charts
 COVERAGE_MINIMUM := 95
 # The modules without I/O, and the two on which every miss waits: every branch can be reached by a test, so every one is.
 FLOORS := wire chain cookies rdata query reply lifetime entry flight breaker memory_cache tally settings stats errors pause datagrams
@@ -78,6 +78,10 @@ test-container: $(VENV)/.dev ## build and run the image and the compose stack (n
 format: $(VENV)/.dev ## format the code and fix what can be fixed
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+.PHONY: manifests
+manifests: $(VENV)/.dev ## write k8s/ and the table in the chart's README from the chart
+	@$(BIN)/python -m charts.generate
 
 .PHONY: image
 image: ## build the container image (IMAGE=name:tag)
