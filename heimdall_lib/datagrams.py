@@ -206,11 +206,11 @@ class Batched:
         if count < 0:
             _raise_unless_full()
             return []
-        data, names, ints = vector.data, vector.names, vector.ints
+        data, names, ints = vector.data, bytes(vector.names[: count * _NAME_SIZE]), vector.ints
         return [
             (
                 bytes(data[index * _MAX_QUERY : index * _MAX_QUERY + ints[index * _INTS + _SIZE_AT]]),
-                bytes(names[index * _NAME_SIZE : index * _NAME_SIZE + size]),
+                names[index * _NAME_SIZE : index * _NAME_SIZE + size],
             )
             for index in range(count)
         ]

@@ -86,18 +86,15 @@ class Responder:
         """
         if self.policy.query_log:
             return [], batch
-        answers: list[tuple[bytes, P]] = []
-        rest: list[tuple[bytes, P]] = []
-        find, responses, now = self._ready[transport].find, self._stats.responses, time.monotonic()
-        allows, limits = self.policy.allow.allows, self.policy.limiter.allows
-        for datagram in batch:
-            data, peer = datagram
-            found = find(data, now)
-            if found is not None and allows(host(peer)) and limits(host(peer), now):
-                answers.append((found[0], peer))
-                responses[found[1]] += 1
-            else:
-                rest.append(datagram)
+        allows, limiter, now = self.policy.allow.allows, self.policy.limiter, time.monotonic()
+
+        def admits(peer: P, now: float) -> bool:
+            client = host(peer)
+            return allows(client) and (not limiter.rate or limiter.allows(client, now))
+
+        answers, rcodes, rest = self._ready[transport].split(batch, now, admits)
+        for rcode in rcodes:
+            self._stats.responses[rcode] += 1
         hits = len(answers)
         self._stats.queries[transport] += hits
         self._stats.cache_hits += hits
