@@ -29,7 +29,7 @@ from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.flight import Flight
 from heimdall_lib.query import Query, parse, question_of
 from heimdall_lib.reply import Reply, examine
-from heimdall_lib.shared_cache.cache import NOTHING, Found
+from heimdall_lib.shared_cache.cache import Found
 from heimdall_lib.stats import Stats
 
 PATIENCE = 10.0
@@ -231,29 +231,35 @@ class ScriptedUpstreams:
 
 @dataclass
 class InMemorySharedCache:
-    """The shared cache's twin in memory. With ``held``, reads are under way until ``release``."""
+    """The shared cache's twin in memory. With ``held``, reads are under way until ``land``."""
 
     stats: Stats = field(default_factory=Stats)
     down: bool = False
     held: bool = False
     contents: dict[tuple[bytes, str], tuple[bytes, float, int]] = field(default_factory=dict)
     """By key and view: message, when it was stored, lifetime."""
-    under_way: list[tuple[Flight[Found], bytes, str]] = field(default_factory=list)
+    under_way: list[tuple[Flight[Found], bytes, str, float]] = field(default_factory=list)
+    leased: set[tuple[bytes, str]] = field(default_factory=set)
+    """Keys that another replica is fetching, or this one."""
 
-    def read(self, key: bytes, view: str) -> Flight[Found] | None:
+    def read(self, key: bytes, view: str, max_age: float) -> Flight[Found] | None:
         if self.down:
             return None
         flight: Flight[Found] = Flight()
-        self.under_way.append((flight, key, view))
+        self.under_way.append((flight, key, view, max_age))
         if not self.held:
-            self.release()
+            self.land()
         return flight
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, _stale: int) -> None:
         if self.down:
             self.stats.redis_dropped_writes += 1
         else:
+            self.leased.discard((key, view))
             self.put(key, view, message, lifetime)
+
+    def release(self, key: bytes, view: str) -> None:
+        self.leased.discard((key, view))
 
     def reject(self, reason: str) -> None:
         self.stats.redis_rejected[reason] += 1
@@ -262,20 +268,22 @@ class InMemorySharedCache:
         """Have an answer that was stored ``age`` seconds ago."""
         self.contents[key, view] = message, time.monotonic() - age, lifetime
 
-    def release(self) -> None:
+    def land(self) -> None:
         """Let the reads that are under way land."""
         while self.under_way:
-            flight, key, view = self.under_way.pop()
-            flight.land(self._found(key, view))
+            flight, *what = self.under_way.pop()
+            flight.land(self._found(*what))
 
-    def _found(self, key: bytes, view: str) -> Found:
+    def _found(self, key: bytes, view: str, max_age: float) -> Found:
         message, at, lifetime = self.contents.get((key, view), (b"", 0.0, 0))
         age = time.monotonic() - at
-        if not message or age >= lifetime:
-            self.stats.redis_misses += 1
-            return NOTHING
-        self.stats.redis_hits += 1
-        return Found(message, age, lifetime)
+        if message and age < min(lifetime, max_age):
+            self.stats.redis_hits += 1
+            return Found(message, age, lifetime)
+        self.stats.redis_misses += 1
+        elsewhere = (key, view) in self.leased
+        self.leased.add((key, view))
+        return Found(message, age, lifetime, elsewhere) if message else Found(elsewhere=elsewhere)
 
 
 # Servers on loopback.

@@ -124,20 +124,6 @@ def reason_of(error: Exception) -> str:
     return "misconf" if text.startswith("MISCONF") else "response"
 
 
-def multi_get(client: Client, names: Sequence[str]) -> Sequence[bytes | None]:
-    """Return the values under ``names``, None for each that has no string; one round trip (a Cluster: one per slot)."""
-    values: object
-    if isinstance(client, RedisCluster):
-        values = client.mget_nonatomic(names)
-    else:
-        command = [b"*%d\r\n$4\r\nMGET\r\n" % (len(names) + 1)]
-        command += [b"$%d\r\n%b\r\n" % (len(name), name) for name in map(str.encode, names)]
-        (values,) = _converse(client, command, replies=1)
-        if isinstance(values, Exception):
-            raise values
-    return [value if isinstance(value, bytes) else None for value in _one_each(values, len(names))]
-
-
 def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[Exception | None]:
     """Store each (name, value, seconds to live) in one round trip; return the exception, if any, for each."""
     results: object
@@ -147,23 +133,29 @@ def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Seque
             pipeline.set(name, value, ex=lifetime)
         results = pipeline.execute(raise_on_error=False)
     else:
-        results = _converse(client, [_set_command(*value) for value in values], replies=len(values))
-    return [result if isinstance(result, Exception) else None for result in _one_each(results, len(values))]
+        commands = [encode(b"SET", name, value, b"EX", seconds) for name, value, seconds in values]
+        results = converse(client, commands, replies=len(commands))
+    return [result if isinstance(result, Exception) else None for result in one_each(results, len(values))]
 
 
-def _set_command(name: str, value: bytes, lifetime: int) -> bytes:
-    key, seconds = name.encode(), b"%d" % lifetime
-    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
-        len(key),
-        key,
-        len(value),
-        value,
-        len(seconds),
-        seconds,
-    )
+def multi_delete(client: Client, names: Sequence[str]) -> None:
+    """Delete keys that may be there, each in a command of its own: a Cluster may have them in different slots."""
+    for name in names:
+        client.unlink(name)
 
 
-def _converse(client: Client, commands: Sequence[bytes], *, replies: int) -> Sequence[object]:
+def encode(*parts: bytes | str | int) -> bytes:
+    """Return a command as Redis reads it (RESP2: an array of bulk strings)."""
+    encoded = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
+    return b"*%d\r\n" % len(encoded) + b"".join(map(bulk, encoded))
+
+
+def bulk(part: bytes) -> bytes:
+    """Return one part of a command as Redis reads it."""
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def converse(client: Client, commands: Sequence[bytes], *, replies: int) -> Sequence[object]:
     """Send commands as they are, in one piece, and return a reply or an exception for each.
 
     A pipeline of redis-py does the same at five times the cost: what it does for each command is done once here.
@@ -194,7 +186,8 @@ def clock(client: Client) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-def _one_each(results: object, count: int) -> Sequence[object]:
+def one_each(results: object, count: int) -> Sequence[object]:
+    """Return the results of so many commands; raises InvalidResponse when it is something else."""
     if not isinstance(results, list) or len(results) != count:
         raise redis.InvalidResponse(f"not {count} results")
     return results

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.flight import Flight
 from heimdall_lib.shared_cache.batches import Batches
-from heimdall_lib.shared_cache.cache import NOTHING, Found
-from heimdall_lib.shared_cache.client import multi_get, multi_set, reason_of
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, NOTHING, Found
+from heimdall_lib.shared_cache.client import multi_delete, multi_set, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
+from heimdall_lib.shared_cache.lease import LEASE, Wanted, read_or_lease
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.stats import Stats
 
@@ -25,18 +26,23 @@ _READERS = 4
 _BATCH = 128
 _MAX_WAITING_READS = 65536  # there are never more than misses under way
 _MAX_WAITING_WRITES = 4096
+_LEASE_MILLISECONDS = int(LEASE_SECONDS * 1000)
+_ANY_AGE = 1 << 50  # milliseconds
+_NO_VALUE = b""
 
 
 class _Read(NamedTuple):
     key: bytes
-    redis_key: str
+    wanted: Wanted
     flight: Flight[Found]
 
 
 class _Write(NamedTuple):
+    """A value to store; no value at all deletes the key."""
+
     redis_key: str
     value: bytes
-    lifetime: int
+    seconds: int
 
 
 class RedisCache:
@@ -72,25 +78,30 @@ class RedisCache:
         if self._writes:
             log.warning("Redis takes no writes: %d answers not shared", len(self._writes))
 
-    def read(self, key: bytes, view: str) -> Flight[Found] | None:
-        """Begin to read a cache key in a view; None while the breaker is open."""
+    def read(self, key: bytes, view: str, max_age: float) -> Flight[Found] | None:
+        """Begin to read a cache key in a view, or to take the lease on it; None while the breaker is open."""
         if self._link.open:
             return None
         flight: Flight[Found] = Flight()
-        waits = self._reads.put(_Read(key, redis_key(self._prefix, view, key), flight))
-        return flight if waits else None
+        wanted = Wanted(redis_key(self._prefix, view, key), int(min(max_age * 1000, _ANY_AGE)))
+        return flight if self._reads.put(_Read(key, wanted, flight)) else None
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int) -> None:
         """Queue a message for storing; dropped and counted when the queue is full or the breaker open."""
         if self._link.open:
             self._stats.redis_dropped_writes += 1
             return
         name = redis_key(self._prefix, view, key)
         value, saved = self._codec.encode(name, key, StoredAnswer(message, self._link.now(), lifetime))
-        if self._writes.put(_Write(name, value, lifetime)):
+        if self._writes.put(_Write(name, value, lifetime + stale)):
             self._stats.redis_bytes_saved += saved
         else:
             self._stats.redis_dropped_writes += 1
+
+    def release(self, key: bytes, view: str) -> None:
+        """Queue the end of a lease that this replica may have."""
+        if not self._link.open:
+            self._writes.put(_Write(redis_key(self._prefix, view, key) + LEASE, _NO_VALUE, 0))
 
     def reject(self, reason: str) -> None:
         """Count a value that was found but turned out not to be believed."""
@@ -101,43 +112,51 @@ class RedisCache:
             self._read_batch(batch)
 
     def _read_batch(self, batch: Sequence[_Read]) -> None:
-        values: Sequence[bytes | None] = [None] * len(batch)
+        results: Sequence[tuple[bytes | None, bool]] = [(None, False)] * len(batch)
         try:
             if not self._link.open:
-                values = self._link.run("get", lambda client: multi_get(client, [read.redis_key for read in batch]))
+                wanted, now = [read.wanted for read in batch], self._link.now()
+                results = self._link.run(
+                    "get", lambda client: read_or_lease(client, wanted, now=now, lease=_LEASE_MILLISECONDS)
+                )
         except SharedCacheError:
             pass  # counted by the link; to the queries that wait it is a miss
-        for read, value in zip(batch, values, strict=True):
-            read.flight.land(self._found(read, value))
+        for read, (value, elsewhere) in zip(batch, results, strict=True):
+            read.flight.land(self._found(read, value, elsewhere=elsewhere))
 
-    def _found(self, read: _Read, value: bytes | None) -> Found:
+    def _found(self, read: _Read, value: bytes | None, *, elsewhere: bool) -> Found:
+        found = NOTHING
         if value is not None:
             try:
-                stored = self._codec.decode(read.redis_key, read.key, value)
+                stored = self._codec.decode(read.wanted.name, read.key, value)
             except RejectedValueError as error:
                 self.reject(error.reason)
             else:
-                age = max(0, self._link.now() - stored.stored_at) / 1000
-                if age < stored.lifetime:
+                age = max(0, self._link.now() - stored.stored_at)
+                found = Found(stored.message, age / 1000, stored.lifetime, elsewhere)
+                if age < min(stored.lifetime * 1000, read.wanted.max_age):
                     self._stats.redis_hits += 1
-                    return Found(stored.message, age, stored.lifetime)
+                    return found
         self._stats.redis_misses += 1
-        return NOTHING
+        return found if found.message else Found(elsewhere=elsewhere)
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():
             self._write_batch(batch)
 
     def _write_batch(self, batch: Sequence[_Write]) -> None:
+        values = [write for write in batch if write.value]
+        ended = [write.redis_key for write in batch if not write.value]
         results: Sequence[Exception | None] = ()
         try:
-            if not self._link.open:
-                values = [(write.redis_key, write.value, write.lifetime) for write in batch]
+            if values and not self._link.open:
                 results = self._link.run("set", lambda client: multi_set(client, values))
+            if ended and not self._link.open:
+                self._link.run("del", lambda client: multi_delete(client, ended))
         except SharedCacheError:
             pass  # counted by the link
         refused = [reason_of(result) for result in results if result is not None]
-        self._stats.redis_dropped_writes += len(batch) - len(results) + len(refused)
+        self._stats.redis_dropped_writes += len(values) - len(results) + len(refused)
         for reason in refused:
             self._stats.redis_errors[reason] += 1
         if results:

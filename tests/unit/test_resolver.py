@@ -90,7 +90,7 @@ def house() -> Iterator[House]:
     made = House()
     yield made
     made.upstreams.gate.set()
-    made.shared.release()
+    made.shared.land()
     made.spawn.join()
 
 
@@ -348,7 +348,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         eventually(lambda: house.outcomes)
         assert (house.outcomes[0].source, address(house.outcomes[0])) == ("l2", L2_ADDRESS)
         entry = house.in_l1()
@@ -359,7 +359,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         house.upstreams.gate.set()
         house.spawn.join()
         entry = house.in_l1()
@@ -368,7 +368,7 @@ class TestBudget:
 
     def test_a_late_value_does_not_displace_upstreams_answer(self, house: House) -> None:
         house.resolve()
-        house.shared.release()
+        house.shared.land()
         entry = house.in_l1()
         assert entry is not None
         assert address_in(message_of(entry)) == "192.0.2.1"
@@ -377,7 +377,7 @@ class TestBudget:
         house.upstreams.script = UNREACHABLE
         outcome = house.resolve()
         assert outcome.failure == (22, UNREACHABLE.text)
-        house.shared.release()
+        house.shared.land()
         outcome = house.resolve()
         assert (outcome.source, address(outcome)) == ("l1", L2_ADDRESS)
 
@@ -386,7 +386,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         assert house.resolve().source == "stale"
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         assert (house.resolve().source, address(house.resolve())) == ("l1", L2_ADDRESS)
 
     def test_a_late_value_that_is_not_believed_lets_upstream_answer(self, house: House) -> None:
@@ -394,7 +394,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         assert house.stats.redis_rejected == {"message": 1}
         house.upstreams.gate.set()
         eventually(lambda: house.outcomes)
@@ -405,7 +405,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         house.upstreams.gate.set()
         eventually(lambda: house.outcomes)
         assert house.outcomes[0].source == "upstream"
