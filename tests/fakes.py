@@ -169,6 +169,13 @@ def with_a_loop_of_its_own(function: Callable[..., object], *args: object) -> No
         gevent.get_hub().destroy(destroy_loop=True)
 
 
+class ThreadWithALoop(Thread):
+    """A thread of the server's in a test, whose loop is gone with it."""
+
+    def run(self) -> None:
+        with_a_loop_of_its_own(super().run)
+
+
 class Threads:
     """``spawn`` for the resolver, with real threads; what they die of is kept."""
 
