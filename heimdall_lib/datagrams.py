@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -156,6 +157,7 @@ _NAME_SIZE = 28  # struct sockaddr_in6; a struct sockaddr_in fits, and what foll
 _HEADER_SIZE, _IOVEC_SIZE = ctypes.sizeof(_Mmsghdr), ctypes.sizeof(_Iovec)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MMSG = sys.platform == "linux" and hasattr(_LIBC, "recvmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
+_CROWD_SECONDS = 0.00005  # a datagram that comes so soon after another was perhaps waiting with more
 _SMALL = 512  # bytes of a message that are received next to those of the others; few have more
 _SMALL_STARTS = range(0, BATCH * _SMALL, _SMALL)
 _NAME_STARTS = range(0, BATCH * _NAME_SIZE, _NAME_SIZE)
@@ -237,33 +239,63 @@ class _Outbox:
 
 
 class Batched:
-    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library."""
+    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library, when there is more than one datagram.
+
+    A datagram on its own is received and answered some microseconds sooner by the socket's own methods; its peer is
+    then what those make of it, a tuple, and else a ``struct sockaddr``.
+    """
 
     name = "recvmmsg and sendmmsg"
 
     def __init__(self, sock: socket.socket) -> None:
-        """Use a bound socket."""
+        """Use a bound socket that is not in blocking mode."""
+        self._sock = sock
         self._fd = sock.fileno()
         self._in = _Inbox(_MAX_QUERY, named=True)
         self._out = _Outbox(named=True)
         self._hosts: LRU[bytes, str] = LRU(_REMEMBERED_HOSTS)
         # Where the address is in struct sockaddr_in6 and struct sockaddr_in.
         self._address = slice(8, 24) if sock.family == socket.AF_INET6 else slice(4, 8)
+        self._alone_since = 0.0  # when the last one was received that came alone; 0 after several
 
     def receive(self) -> list[tuple[bytes, Peer]]:
         """See ``Datagrams``."""
+        now = time.monotonic()
+        if now - self._alone_since > _CROWD_SECONDS and self._alone_since:
+            self._alone_since = now
+            try:
+                return [self._sock.recvfrom(_MAX_QUERY)]
+            except BlockingIOError:
+                return []
         messages = self._in.receive(self._fd)
+        self._alone_since = now if len(messages) < 2 else 0.0
         names = bytes(self._in.names[: len(messages) * _NAME_SIZE])
         peers = [names[start : start + _NAME_SIZE] for start in _NAME_STARTS[: len(messages)]]
         return list(zip(messages, peers, strict=True))
 
     def send(self, datagrams: Sequence[tuple[bytes, Peer]]) -> int:
         """See ``Datagrams``."""
+        message, peer = datagrams[0]
+        if isinstance(peer, tuple):
+            try:
+                self._sock.sendto(message, peer)
+            except BlockingIOError:
+                return 0
+            return 1
         messages, peers = zip(*datagrams, strict=True)
-        return self._out.send(self._fd, messages, b"".join(peers))
+        try:
+            names = b"".join(peers)
+        except TypeError:  # some came alone: up to the first of them
+            count = next(index for index, one in enumerate(peers) if isinstance(one, tuple))
+            return self._out.send(self._fd, messages[:count], b"".join(peers[:count]))
+        return self._out.send(self._fd, messages, names)
 
     def host(self, peer: Peer) -> str:
         """See ``Datagrams``."""
+        text: str | None
+        if isinstance(peer, tuple):
+            text = peer[0]
+            return text
         address: bytes = peer[self._address]
         text = self._hosts.get(address)
         if text is None:
