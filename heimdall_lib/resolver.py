@@ -184,6 +184,8 @@ class Resolver:
             stale = bool(found.message) and self._stale(key) is not None
             if not found.elsewhere or time.monotonic() >= lease_over_at or (stale and self._upstreams.all_resting(key)):
                 beside = stale  # who has something stale to serve is less patient
+                if found.elsewhere:
+                    self._stats.redis_misses += 1
                 break
             Pause[None]().wait(pause)
             pause = min(2 * pause, _MAX_LOOK_SECONDS)

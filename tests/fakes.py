@@ -280,9 +280,9 @@ class InMemorySharedCache:
         if message and age < min(lifetime, max_age):
             self.stats.redis_hits += 1
             return Found(message, age, lifetime)
-        self.stats.redis_misses += 1
         elsewhere = now < self.leases.get((key, view), 0.0)
         if not elsewhere:
+            self.stats.redis_misses += 1
             self.lease(key, view)
         kept = message and age < lifetime + stale
         return Found(message, age, lifetime, elsewhere) if kept else Found(elsewhere=elsewhere)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.flight import Flight
 from heimdall_lib.shared_cache.batches import Batches
-from heimdall_lib.shared_cache.cache import LEASE_SECONDS, NOTHING, Found
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
 from heimdall_lib.shared_cache.client import multi_delete, multi_set, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
 from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
@@ -126,20 +126,23 @@ class RedisCache:
             read.flight.land(self._found(read, value, elsewhere=elsewhere))
 
     def _found(self, read: _Read, value: bytes | None, *, elsewhere: bool) -> Found:
-        found = NOTHING
+        """Say what a read found, and count it; one that is told to look again is counted when it does."""
+        found = Found(elsewhere=elsewhere)
         if value is not None:
             try:
                 stored = self._codec.decode(read.wanted.name, read.key, value)
             except RejectedValueError as error:
-                self.reject(error.reason)
+                if not elsewhere:
+                    self.reject(error.reason)
             else:
                 age = max(0, self._link.now() - stored.stored_at)
                 found = Found(stored.message, age / 1000, stored.lifetime, elsewhere)
                 if age < min(stored.lifetime * 1000, read.wanted.max_age):
                     self._stats.redis_hits += 1
                     return found
-        self._stats.redis_misses += 1
-        return found if found.message else Found(elsewhere=elsewhere)
+        if not elsewhere:
+            self._stats.redis_misses += 1
+        return found
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():

@@ -268,6 +268,7 @@ class TestContract:
 
     def test_who_reads_first_is_to_fetch_and_the_others_are_told(self, shared: Replica) -> None:
         assert [shared.read().elsewhere for _ in range(4)] == [False, True, True, True]
+        assert shared.stats.redis_misses == 1  # the others look again
 
     def test_of_those_who_read_at_the_same_moment_one_is_to_fetch(self, shared: Replica) -> None:
         flights = [shared.begin() for _ in range(50)]
@@ -590,6 +591,7 @@ class TestLeases:
     ) -> None:
         redis_server.admin.set(name_of(), b"some other program's value")
         assert [replica.read(), replica.read()] == [NOTHING, Found(elsewhere=True)]
+        assert replica.stats.redis_rejected == {"format": 1}
         replica.write()
         eventually(replica.has)
 
