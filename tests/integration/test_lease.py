@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ Result = tuple[bytes | None, bool]
 
 def value(*, age: float = 0.0, lifetime: int = 300) -> bytes:
     """What a replica has stored ``age`` seconds before ``NOW``."""
-    answer = StoredAnswer(good_reply(KEY).message, NOW - int(age * 1000), lifetime)
+    answer = StoredAnswer(good_reply(KEY).message, NOW - round(age * 1000), lifetime)
     return Codec().encode(NAME, KEY, answer)[0]
 
 
@@ -140,6 +141,22 @@ class TestWhoIsToFetch:
         wanted = [Wanted("n0", 10_000), Wanted("n1", NEVER), Wanted("n2", 30_000), Wanted("n3", 20_000)]
         replica.read_all(wanted)
         assert [result[1] for result in replica.read_all(wanted)] == [True, False, False, True]
+
+    def test_ages_to_the_millisecond_and_lifetimes_of_many_years(
+        self, replica: Replica, redis_server: RedisServer
+    ) -> None:
+        random = Random(1)
+        wanted, expected = [], []
+        for number in range(128):
+            lifetime = random.choice((1, 300, 86400, 2**30))
+            max_age = random.choice((1, lifetime * 500, lifetime * 1000, NEVER))
+            age = random.choice((lifetime * 1000, max_age if max_age < NEVER else 0)) + random.choice((-1, 0, 1))
+            redis_server.admin.set(f"n{number}", value(age=age / 1000, lifetime=lifetime))
+            wanted.append(Wanted(f"n{number}", max_age))
+            expected.append(not (age < lifetime * 1000 and age < max_age))
+        replica.read_all(wanted)
+        assert [elsewhere for _, elsewhere in replica.read_all(wanted)] == expected
+        assert 30 < sum(expected) < 100
 
     def test_a_batch_of_as_many_as_go_out_together(self, replica: Replica) -> None:
         wanted = [Wanted(f"n{number}", NEVER) for number in range(128)]
