@@ -4,30 +4,35 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.settings import RedisTarget, Secret
-from heimdall_lib.shared_cache.client import Client, ClientOptions, connect, multi_set, translated
+from heimdall_lib.shared_cache.client import Client, ClientOptions, connect, multi_delete, multi_set, translated
 from heimdall_lib.shared_cache.codec import Codec, StoredAnswer
 from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
 from tests.fakes import Lines, Threads, eventually, good_reply, parsed, unused_port
 from tests.integration.conftest import RedisServer, StartRedis, Tls, fill_up, start_cluster
 
 KEY = parsed().key
+PASSWORD = "hunter2"
+REPOSITORY = Path(__file__).parents[2]
 NAME = "heimdall:dns:cache:1:view:www.example.com:A:IN"
 LONG = 600_000  # milliseconds: a lease that a test never sees the end of
 NEVER = 1 << 50  # milliseconds
 NOW = 1_700_000_000_000  # the tests' own idea of Redis's clock
-ACL_COMMANDS = ["+evalsha", "+script|load", "+get", "+set", "+unlink", "+time", "+select", "+ping"]
+SCRIPTS = ["+evalsha", "+script|load"]
 
 Result = tuple[bytes | None, bool]
 
 
 def value(*, age: float = 0.0, lifetime: int = 300) -> bytes:
     """What a replica has stored ``age`` seconds before ``NOW``."""
-    answer = StoredAnswer(good_reply(KEY).message, NOW - int(age * 1000), lifetime)
+    answer = StoredAnswer(good_reply(KEY).message, NOW - round(age * 1000), lifetime)
     return Codec().encode(NAME, KEY, answer)[0]
 
 
@@ -80,6 +85,12 @@ def reason(call: Callable[[], object]) -> str:
     return caught.value.reason
 
 
+def documented(beginning: str) -> list[list[str]]:
+    """The commands in docs/redis.md that begin so, as words."""
+    lines = (REPOSITORY / "docs" / "redis.md").read_text().splitlines()
+    return [line.replace("PASSWORD", PASSWORD).split() for line in lines if line.startswith(beginning)]
+
+
 def check_leases(one: Replica, other: Replica) -> None:
     """What holds in every layout."""
     assert one.read() == (None, False)
@@ -130,6 +141,22 @@ class TestWhoIsToFetch:
         wanted = [Wanted("n0", 10_000), Wanted("n1", NEVER), Wanted("n2", 30_000), Wanted("n3", 20_000)]
         replica.read_all(wanted)
         assert [result[1] for result in replica.read_all(wanted)] == [True, False, False, True]
+
+    def test_ages_to_the_millisecond_and_lifetimes_of_many_years(
+        self, replica: Replica, redis_server: RedisServer
+    ) -> None:
+        random = Random(1)
+        wanted, expected = [], []
+        for number in range(128):
+            lifetime = random.choice((1, 300, 86400, 2**30))
+            max_age = random.choice((1, lifetime * 500, lifetime * 1000, NEVER))
+            age = random.choice((lifetime * 1000, max_age if max_age < NEVER else 0)) + random.choice((-1, 0, 1))
+            redis_server.admin.set(f"n{number}", value(age=age / 1000, lifetime=lifetime))
+            wanted.append(Wanted(f"n{number}", max_age))
+            expected.append(not (age < lifetime * 1000 and age < max_age))
+        replica.read_all(wanted)
+        assert [elsewhere for _, elsewhere in replica.read_all(wanted)] == expected
+        assert 30 < sum(expected) < 100
 
     def test_a_batch_of_as_many_as_go_out_together(self, replica: Replica) -> None:
         wanted = [Wanted(f"n{number}", NEVER) for number in range(128)]
@@ -312,9 +339,9 @@ class TestAccess:
     def user(self, redis_server: RedisServer, replica_of: Join) -> Callable[..., Replica]:
         def make(*commands: str, name: str = "ann", keys: str = "heimdall:dns:cache:*") -> Replica:
             redis_server.admin.acl_setuser(
-                name, enabled=True, passwords=["+hunter2"], keys=[keys], commands=list(commands)
+                name, enabled=True, passwords=["+" + PASSWORD], keys=[keys], commands=list(commands)
             )
-            return replica_of(replace(redis_server.target, username=name, password=Secret("hunter2")))
+            return replica_of(replace(redis_server.target, username=name, password=Secret(PASSWORD)))
 
         return make
 
@@ -323,10 +350,32 @@ class TestAccess:
         assert multi_set(replica.client, [(NAME, value(), 60)]) == [None]
         assert replica.read()[0] == value()
 
-    def test_the_commands_that_are_documented_are_enough(self, user: Callable[..., Replica], lines: Lines) -> None:
-        replica = user(*ACL_COMMANDS)
+    def test_what_the_documentation_allows_is_enough(
+        self, redis_server: RedisServer, replica_of: Join, lines: Lines
+    ) -> None:
+        one, *_ = documented("ACL SETUSER heimdall")
+        redis_server.admin.execute_command(*one)
+        login: dict[str, Any] = {"username": "heimdall", "password": Secret(PASSWORD)}
+        replica = replica_of(replace(redis_server.target, database=1, **login))
         self.check(replica)
-        assert replica.read() == (value(), False)
+        assert multi_delete(replica.client, [NAME]) == [None]
+        assert replica.client.time()
+        assert redis_server.admin.acl_log() == []
+        assert list(lines) == []
+
+    def test_what_the_documentation_allows_is_enough_in_a_cluster(
+        self, start_redis: StartRedis, replica_of: Join, lines: Lines
+    ) -> None:
+        servers = start_cluster(start_redis)
+        for server in servers:
+            for command in documented("ACL SETUSER heimdall"):
+                server.admin.execute_command(*command)
+        login: dict[str, Any] = {"username": "heimdall", "password": Secret(PASSWORD)}
+        replica = replica_of(replace(servers[0].target, topology="cluster", **login))
+        self.check(replica)
+        assert multi_delete(replica.client, [NAME]) == [None]
+        assert replica.client.time()
+        assert [entry for server in servers for entry in server.admin.acl_log()] == []
         assert list(lines) == []
 
     @pytest.mark.parametrize(
@@ -373,18 +422,16 @@ class TestAccess:
         redis_server.kill()
         assert reason(replica.read) == "connection"
         redis_server.start()
-        user(*ACL_COMMANDS)
+        user(*SCRIPTS, "+get", "+set")
         replica.read()
         assert redis_server.calls("evalsha") >= 1
         assert len(list(lines)) == 1
 
     def test_a_user_who_may_not_write_gets_no_leases(self, user: Callable[..., Replica]) -> None:
-        for replica in (user("+get"), user("+get", "+evalsha", "+script|load", name="bob")):
+        for replica in (user("+get"), user("+get", *SCRIPTS, name="bob")):
             assert [replica.read(), replica.read()] == [(None, False)] * 2
 
-    @pytest.mark.parametrize(
-        "commands", [("+set",), ("+set", "+evalsha", "+script|load"), ()], ids=["no script", "script", "nothing"]
-    )
+    @pytest.mark.parametrize("commands", [("+set",), ("+set", *SCRIPTS), ()], ids=["no script", "script", "nothing"])
     def test_a_user_who_may_not_read_is_at_fault(
         self, user: Callable[..., Replica], lines: Lines, commands: tuple[str, ...]
     ) -> None:
@@ -392,7 +439,7 @@ class TestAccess:
         assert list(lines) == []
 
     def test_a_user_of_other_keys_is_at_fault(self, user: Callable[..., Replica], lines: Lines) -> None:
-        assert reason(user(*ACL_COMMANDS, keys="other:*").read) == "auth"
+        assert reason(user(*SCRIPTS, "+get", "+set", keys="other:*").read) == "auth"
         assert list(lines) == []
 
 
