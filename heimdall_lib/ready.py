@@ -7,7 +7,7 @@ be told.
 Rules: no clock (``now`` is an argument, in seconds), no socket; bounded; the bytes are those of the general path.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import TypeVar
 
 from lru import LRU
@@ -36,11 +36,11 @@ class ReadyAnswers:
         self._find = self._answers.get
 
     def split(
-        self, batch: Iterable[tuple[bytes, P]], now: float, admits: Callable[[P, float], bool]
+        self, batch: Iterable[tuple[bytes, P]], now: float, known: Container[P], admits: Callable[[P, float], bool]
     ) -> tuple[list[tuple[bytes, P]], list[int], list[tuple[bytes, P]]]:
         """Return the answers that are ready at ``now`` with their peers, their response codes, and what has none.
 
-        ``admits(peer, now)`` says whether a peer may have an answer; it is asked only when there is one.
+        ``admits(peer, now)`` says whether a peer may have an answer; ``known`` are peers that may have all of them.
         """
         answers: list[tuple[bytes, P]] = []
         rcodes: list[int] = []
@@ -49,11 +49,13 @@ class ReadyAnswers:
         for datagram in batch:
             data, peer = datagram
             ready = find(data[2:])
-            if ready is None or now >= ready[0] or held(ready[1]) is not ready[2] or not admits(peer, now):
+            if ready is None or now >= ready[0] or held(ready[1]) is not ready[2]:
                 rest.append(datagram)
-            else:
+            elif peer in known or admits(peer, now):
                 answers.append((data[:2] + ready[3], peer))
                 rcodes.append(ready[4])
+            else:
+                rest.append(datagram)
         return answers, rcodes, rest
 
     def keep(self, data: bytes, query: Query, entry: Entry, answer: bytes, now: float) -> None:

@@ -103,6 +103,8 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
 
 
 def _any(data: bytes, question: bytes) -> Reply:
+    if len(data) == wire.HEADER_SIZE and wire.is_header_alone(data):
+        return Reply(Kind.FAILURE, data[3] & wire.RCODE_MASK, b"", (), None)
     end = wire.question_end(data)
     kept: list[wire.Record] = []
     rcode, error, opt = data[3] & wire.RCODE_MASK, None, None

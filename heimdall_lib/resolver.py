@@ -185,7 +185,7 @@ class Resolver:
         While another replica fetches the same, look into L2 again and again for as long as its lease may last.
         """
         view, beside = self.view(key), False
-        lease_over_at, pause = time.monotonic() + LEASE_SECONDS, _FIRST_LOOK_SECONDS
+        lease_over_at, pause = min(time.monotonic() + LEASE_SECONDS, deadline), _FIRST_LOOK_SECONDS
         while (read := self._shared.read(key, view, max_age)) is not None:
             found = read.wait(self.policy.read_budget)
             if found is None:
@@ -197,8 +197,11 @@ class Resolver:
             if entry is not None:
                 self._flights.land(key, flight, Outcome("l2", entry))
                 return
-            if not found.elsewhere or time.monotonic() >= lease_over_at:
-                beside = bool(found.message)  # a stale entry, perhaps, that has made the client less patient
+            stale = bool(found.message) and self._stale(key) is not None
+            if not found.elsewhere or time.monotonic() >= lease_over_at or (stale and self._upstreams.all_resting(key)):
+                beside = stale  # who has something stale to serve is less patient
+                if found.elsewhere:
+                    self._stats.redis_misses += 1
                 break
             Pause[None]().wait(pause)
             pause = min(2 * pause, _MAX_LOOK_SECONDS)
@@ -217,7 +220,7 @@ class Resolver:
     def _promote(self, key: bytes, found: Found, max_age: float) -> Entry | None:
         """Keep in L1 what L2 had, for the rest of its life, and return it if it is fresh and young enough.
 
-        What is past its life is kept to serve stale, if L1 has nothing.
+        What is past its life is kept to serve stale, unless L1 has something that is better.
         """
         if not found.message:
             return None
@@ -232,16 +235,19 @@ class Resolver:
         if reply.kind in (Kind.FAILURE, Kind.OTHER) or reply.ttl is None:
             self._shared.reject("message")
             return None
-        whole = min(lifetime(reply, self.policy.ttl), found.lifetime)
-        stored_at = time.monotonic() - found.age
+        whole, now = min(lifetime(reply, self.policy.ttl), found.lifetime), time.monotonic()
+        stored_at = now - found.age
         if stored_at <= self._invalidations.floor(key):
             self._shared.reject("flushed")
             return None
-        fresh = found.age < min(whole, max_age)
-        if fresh or (found.age >= whole and self._memory.get(key) is None):
-            entry = self._entry(reply, whole, stored_at)
+        entry = self._entry(reply, whole, stored_at)
+        if found.age < min(whole, max_age):
             self._memory.put(key, entry)
-            return entry if fresh else None
+            return entry
+        held = self._memory.get(key)
+        best = entries.expires_at(held) if held is not None else -ANY_AGE
+        if best < entries.expires_at(entry) <= now < entries.stale_until(entry):
+            self._memory.put(key, entry)
         return None
 
     def _ask_upstream(self, flight: Flight[Outcome], key: bytes, deadline: float) -> None:

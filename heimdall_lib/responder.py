@@ -86,13 +86,19 @@ class Responder:
         """
         if self.policy.query_log:
             return [], batch
-        allows, limiter, now = self.policy.allow.allows, self.policy.limiter, time.monotonic()
+        allow, limiter, now = self.policy.allow, self.policy.limiter, time.monotonic()
+        known: set[P] = set()
 
         def admits(peer: P, now: float) -> bool:
             client = host(peer)
-            return allows(client) and (not limiter.rate or limiter.allows(client, now))
+            if not allow.allows(client):
+                return False
+            if limiter.rate:
+                return limiter.allows(client, now)
+            known.add(peer)
+            return True
 
-        answers, rcodes, rest = self._ready[transport].split(batch, now, admits)
+        answers, rcodes, rest = self._ready[transport].split(batch, now, known, admits)
         for rcode in rcodes:
             self._stats.responses[rcode] += 1
         hits = len(answers)

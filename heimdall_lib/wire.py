@@ -187,13 +187,21 @@ def extended_error(code: int, text: str = "") -> bytes:
 def is_reply_to(reply: bytes, question: bytes) -> bool:
     """Say whether ``reply`` answers a query for ``question`` (lower case), its id apart (RFC 5452, section 9.1).
 
-    QR is set, the opcode is QUERY, and the question is the same: the name without regard to case (RFC 4343).
+    QR is set, the opcode is QUERY, and the question is the same: the name without regard to case (RFC 4343). A server
+    that could not read the query may say so in a header alone.
     """
+    if len(reply) == HEADER_SIZE:
+        return is_header_alone(reply)
     end = HEADER_SIZE + len(question)
     if len(reply) < end or reply[2] & (QR | OPCODE_MASK) != QR or reply[4:6] != b"\0\1":
         return False
     echoed = reply[HEADER_SIZE:end]
     return echoed == question or echoed[:-4].lower() + echoed[-4:] == question
+
+
+def is_header_alone(reply: bytes) -> bool:
+    """Say whether ``reply`` is FORMERR or NOTIMP and no more: what servers older than EDNS say to a query with OPT."""
+    return reply[4:] == bytes(8) and reply[2] & (QR | OPCODE_MASK) == QR and reply[3] & RCODE_MASK in (FORMERR, NOTIMP)
 
 
 def truncate(message: bytes | bytearray, limit: int) -> bytearray:

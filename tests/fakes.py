@@ -29,7 +29,7 @@ from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.flight import Flight
 from heimdall_lib.query import Query, parse, question_of
 from heimdall_lib.reply import Reply, examine
-from heimdall_lib.shared_cache.cache import Found
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
 from heimdall_lib.stats import Stats
 
 PATIENCE = 10.0
@@ -169,6 +169,13 @@ def with_a_loop_of_its_own(function: Callable[..., object], *args: object) -> No
         gevent.get_hub().destroy(destroy_loop=True)
 
 
+class ThreadWithALoop(Thread):
+    """A thread of the server's in a test, whose loop is gone with it."""
+
+    def run(self) -> None:
+        with_a_loop_of_its_own(super().run)
+
+
 class Threads:
     """``spawn`` for the resolver, with real threads; what they die of is kept."""
 
@@ -238,57 +245,66 @@ class InMemorySharedCache:
     """The keys of answers that were said to differ from what was known before, in order."""
     down: bool = False
     held: bool = False
-    contents: dict[tuple[bytes, str], tuple[bytes, float, int]] = field(default_factory=dict)
-    """By key and view: message, when it was stored, lifetime."""
+    contents: dict[tuple[bytes, str], tuple[bytes, float, int, int]] = field(default_factory=dict)
+    """By key and view: message, when it was stored, lifetime, and how long it stays after that."""
+    leases: dict[tuple[bytes, str], float] = field(default_factory=dict)
+    """By key and view: until when somebody is fetching."""
+    max_ages: list[float] = field(default_factory=list)
+    """What each read asked for."""
     under_way: list[tuple[Flight[Found], bytes, str, float]] = field(default_factory=list)
-    leased: set[tuple[bytes, str]] = field(default_factory=set)
-    """Keys that another replica is fetching, or this one."""
 
     def read(self, key: bytes, view: str, max_age: float) -> Flight[Found] | None:
         if self.down:
             return None
+        self.max_ages.append(max_age)
         flight: Flight[Found] = Flight()
         self.under_way.append((flight, key, view, max_age))
         if not self.held:
             self.land()
         return flight
 
-    def write(
-        self, key: bytes, view: str, message: bytes, lifetime: int, _stale: int, *, changed: bool = False
-    ) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
         if self.down:
             self.stats.redis_dropped_writes += 1
         else:
             self.changed += [key] * changed
-            self.leased.discard((key, view))
-            self.put(key, view, message, lifetime)
+            self.put(key, view, message, lifetime, stale=stale)
 
     def release(self, key: bytes, view: str) -> None:
-        self.leased.discard((key, view))
+        self.leases.pop((key, view), None)
 
     def reject(self, reason: str) -> None:
         self.stats.redis_rejected[reason] += 1
 
-    def put(self, key: bytes, view: str, message: bytes, lifetime: int, *, age: float = 0.0) -> None:
+    def put(
+        self, key: bytes, view: str, message: bytes, lifetime: int, *, age: float = 0.0, stale: int = 86400
+    ) -> None:
         """Have an answer that was stored ``age`` seconds ago."""
-        self.contents[key, view] = message, time.monotonic() - age, lifetime
+        self.contents[key, view] = message, time.monotonic() - age, lifetime, stale
+
+    def lease(self, key: bytes, view: str, seconds: float = LEASE_SECONDS) -> None:
+        """Have another replica fetch an answer."""
+        self.leases[key, view] = time.monotonic() + seconds
 
     def land(self) -> None:
         """Let the reads that are under way land."""
         while self.under_way:
-            flight, *what = self.under_way.pop()
-            flight.land(self._found(*what))
+            flight, key, view, max_age = self.under_way.pop()
+            flight.land(self._found(key, view, max_age))
 
     def _found(self, key: bytes, view: str, max_age: float) -> Found:
-        message, at, lifetime = self.contents.get((key, view), (b"", 0.0, 0))
-        age = time.monotonic() - at
+        message, at, lifetime, stale = self.contents.get((key, view), (b"", 0.0, 0, 0))
+        now = time.monotonic()
+        age = now - at
         if message and age < min(lifetime, max_age):
             self.stats.redis_hits += 1
             return Found(message, age, lifetime)
-        self.stats.redis_misses += 1
-        elsewhere = (key, view) in self.leased
-        self.leased.add((key, view))
-        return Found(message, age, lifetime, elsewhere) if message else Found(elsewhere=elsewhere)
+        elsewhere = now < self.leases.get((key, view), 0.0)
+        if not elsewhere:
+            self.stats.redis_misses += 1
+            self.lease(key, view)
+        kept = message and age < lifetime + stale
+        return Found(message, age, lifetime, elsewhere) if kept else Found(elsewhere=elsewhere)
 
 
 # Servers on loopback.

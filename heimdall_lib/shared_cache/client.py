@@ -21,6 +21,7 @@ from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.settings import RedisTarget
 
 Client = Any  # redis.Redis or RedisCluster: redis-py types their common commands apart
+Command = tuple[bytes | str | int, ...]
 
 REASONS = ("timeout", "connection", "auth", "readonly", "oom", "misconf", "loading", "response")
 
@@ -126,22 +127,24 @@ def reason_of(error: Exception) -> str:
 
 def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[Exception | None]:
     """Store each (name, value, seconds to live) in one round trip; return the exception, if any, for each."""
-    results: object
+    replies = pipelined(client, [("SET", name, value, "EX", seconds) for name, value, seconds in values])
+    return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+
+def multi_delete(client: Client, names: Sequence[str]) -> Sequence[Exception | None]:
+    """Delete keys that may be there in one round trip; return the exception, if any, for each."""
+    replies = pipelined(client, [("UNLINK", name) for name in names])
+    return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+
+def pipelined(client: Client, commands: Sequence[Command]) -> Sequence[object]:
+    """Return a reply or an exception for each command; one round trip (a Cluster: one to each of its servers)."""
     if isinstance(client, RedisCluster):
         pipeline = client.pipeline()
-        for name, value, lifetime in values:
-            pipeline.set(name, value, ex=lifetime)
-        results = pipeline.execute(raise_on_error=False)
-    else:
-        commands = [encode(b"SET", name, value, b"EX", seconds) for name, value, seconds in values]
-        results = converse(client, commands, replies=len(commands))
-    return [result if isinstance(result, Exception) else None for result in one_each(results, len(values))]
-
-
-def multi_delete(client: Client, names: Sequence[str]) -> None:
-    """Delete keys that may be there, each in a command of its own: a Cluster may have them in different slots."""
-    for name in names:
-        client.unlink(name)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return one_each(pipeline.execute(raise_on_error=False), len(commands))
+    return converse(client, [encode(*command) for command in commands], replies=len(commands))
 
 
 def encode(*parts: bytes | str | int) -> bytes:

@@ -15,10 +15,10 @@ from heimdall_lib.flight import Flight
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.shared_cache import events
 from heimdall_lib.shared_cache.batches import Batches
-from heimdall_lib.shared_cache.cache import LEASE_SECONDS, NOTHING, Found
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
 from heimdall_lib.shared_cache.client import multi_delete, multi_set, publish, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
-from heimdall_lib.shared_cache.lease import LEASE, Wanted, read_or_lease
+from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.stats import Stats
 
@@ -64,6 +64,7 @@ class RedisCache:
         self._replica = replica
         self._invalidations = invalidations
         self._stats = stats
+        self._leases = Leases()
         self._write_fault = ""
         self._reads: Batches[_Read] = Batches(size=_BATCH, bound=_MAX_WAITING_READS)
         self._writes: Batches[_Write] = Batches(size=_BATCH, bound=_MAX_WAITING_WRITES)
@@ -130,7 +131,7 @@ class RedisCache:
             if not self._link.open:
                 wanted, now = [read.wanted for read in batch], self._link.now()
                 results = self._link.run(
-                    "get", lambda client: read_or_lease(client, wanted, now=now, lease=_LEASE_MILLISECONDS)
+                    "get", lambda client: self._leases.read(client, wanted, now=now, lease=_LEASE_MILLISECONDS)
                 )
         except SharedCacheError:
             pass  # counted by the link; to the queries that wait it is a miss
@@ -138,20 +139,23 @@ class RedisCache:
             read.flight.land(self._found(read, value, elsewhere=elsewhere))
 
     def _found(self, read: _Read, value: bytes | None, *, elsewhere: bool) -> Found:
-        found = NOTHING
+        """Say what a read found, and count it; one that is told to look again is counted when it does."""
+        found = Found(elsewhere=elsewhere)
         if value is not None:
             try:
                 stored = self._codec.decode(read.wanted.name, read.key, value)
             except RejectedValueError as error:
-                self.reject(error.reason)
+                if not elsewhere:
+                    self.reject(error.reason)
             else:
                 age = max(0, self._link.now() - stored.stored_at)
                 found = Found(stored.message, age / 1000, stored.lifetime, elsewhere)
                 if age < min(stored.lifetime * 1000, read.wanted.max_age):
                     self._stats.redis_hits += 1
                     return found
-        self._stats.redis_misses += 1
-        return found if found.message else Found(elsewhere=elsewhere)
+        if not elsewhere:
+            self._stats.redis_misses += 1
+        return found
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():
@@ -163,19 +167,20 @@ class RedisCache:
     def _write_batch(self, batch: Sequence[_Write]) -> None:
         values = [(write.redis_key, write.value, write.seconds) for write in batch if write.value]
         ended = [write.redis_key for write in batch if not write.value]
-        results: Sequence[Exception | None] = ()
+        stored: Sequence[Exception | None] = ()
+        deleted: Sequence[Exception | None] = ()
         try:
             if values and not self._link.open:
-                results = self._link.run("set", lambda client: multi_set(client, values))
+                stored = self._link.run("set", lambda client: multi_set(client, values))
             if ended and not self._link.open:
-                self._link.run("del", lambda client: multi_delete(client, ended))
+                deleted = self._link.run("del", lambda client: multi_delete(client, ended))
         except SharedCacheError:
             pass  # counted by the link
-        refused = [reason_of(result) for result in results if result is not None]
-        self._stats.redis_dropped_writes += len(values) - len(results) + len(refused)
-        for reason in refused:
+        refused = [reason_of(error) for error in stored if error is not None]
+        self._stats.redis_dropped_writes += len(values) - len(stored) + len(refused)
+        for reason in (*refused, *(reason_of(error) for error in deleted if error is not None)):
             self._stats.redis_errors[reason] += 1
-        if results:
+        if stored:
             self._note_refusal(refused[0] if refused else "")
 
     def _tell_of_changes(self, messages: Sequence[bytes]) -> None:

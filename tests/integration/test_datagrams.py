@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from heimdall_lib.datagrams import (
     ConnectedOneByOne,
     Datagrams,
     OneByOne,
+    Peer,
     connected_datagrams,
     datagrams,
 )
@@ -86,6 +88,50 @@ def test_a_closed_socket_is_an_error(make: Make, sockets: Pair) -> None:
     sockets[0].close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         io.receive()
+
+
+def alone(io: Datagrams, ours: socket.socket, theirs: socket.socket, data: bytes) -> tuple[bytes, Peer]:
+    """Send one datagram, and receive it as one that comes alone."""
+    list(io.receive())
+    time.sleep(0.001)
+    theirs.sendto(data, ours.getsockname())
+    [received] = io.receive()
+    return received
+
+
+def test_one_that_comes_alone_is_told_and_answered_like_others(make: Make, sockets: Pair) -> None:
+    ours, theirs = sockets
+    io = make(ours)
+    data, peer = alone(io, ours, theirs, b"alone")
+    assert (data, io.host(peer)) == (b"alone", theirs.getsockname()[0])
+    assert io.send([(b"answer", peer)]) == 1
+    assert theirs.recv(100) == b"answer"
+    time.sleep(0.001)
+    assert list(io.receive()) == []
+
+
+def test_answers_to_several_and_to_those_who_came_alone_go_out_in_order(make: Make, sockets: Pair) -> None:
+    ours, theirs = sockets
+    io = make(ours)
+    for data in (b"1", b"2"):
+        theirs.sendto(data, ours.getsockname())
+    several = list(io.receive())
+    answers = [*several, alone(io, ours, theirs, b"3"), *several]
+    while answers:
+        answers = answers[io.send(answers) :]
+    assert [theirs.recv(100) for _ in range(5)] == [b"1", b"2", b"3", b"1", b"2"]
+
+
+class Full(socket.socket):
+    """A socket that takes no more: on loopback, none is."""
+
+    def sendto(self, *_: object) -> int:
+        raise BlockingIOError
+
+
+def test_a_full_socket_takes_none_for_one_that_came_alone(make: Make) -> None:
+    with Full(socket.AF_INET, socket.SOCK_DGRAM) as full:
+        assert make(full).send([(b"answer", ("127.0.0.1", 53))]) == 0
 
 
 def filled(send: Callable[[int], int]) -> int:

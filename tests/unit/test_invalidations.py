@@ -9,8 +9,8 @@ from tests.fakes import ask, parsed
 A, AAAA = 1, 28
 
 
-def key(name: str, rdtype: str = "A", **options: bool) -> bytes:
-    return parsed(ask(name, rdtype, **options)).key
+def key(name: str, rdtype: str = "A", *, do: bool = False) -> bytes:
+    return parsed(ask(name, rdtype, do=do)).key
 
 
 def flush(name: str, qtype: int | None = None, *, subtree: bool = False) -> Flush:

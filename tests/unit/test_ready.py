@@ -125,5 +125,5 @@ def test_nothing_is_ready_past_its_second(house: House) -> None:
     def admits(_peer: str, _now: float) -> bool:
         return True
 
-    assert answers.split([asked], now + 0.99, admits) == ([(b"id\x80\x83answer", PEER)], [3], [])
-    assert answers.split([asked], now + 1.0, admits) == ([], [], [asked])
+    assert answers.split([asked], now + 0.99, (), admits) == ([(b"id\x80\x83answer", PEER)], [3], [])
+    assert answers.split([asked], now + 1.0, (), admits) == ([], [], [asked])

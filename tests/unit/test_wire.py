@@ -255,6 +255,17 @@ def test_the_id_is_for_the_caller_to_compare() -> None:
     assert wire.is_reply_to(query("www.example.com", message_id=0x1235, flags=QR), ASKED)
 
 
+@pytest.mark.parametrize("rcode", [1, 4])
+def test_a_header_alone_that_says_formerr_or_notimp_is_a_reply(rcode: int) -> None:
+    assert wire.is_reply_to(bytes((0, 0, 0x80, rcode)) + bytes(8), ASKED)
+
+
+@pytest.mark.parametrize("header", [(0, 1, 0), (0x80, 0, 0), (0x80, 2, 0), (0x88, 1, 0), (0x80, 1, 1)])
+def test_no_other_header_alone_is(header: tuple[int, int, int]) -> None:
+    first, second, questions = header
+    assert not wire.is_reply_to(bytes((0, 0, first, second, 0, questions)) + bytes(6), ASKED)
+
+
 def test_the_case_of_the_name_does_not_matter() -> None:
     assert wire.is_reply_to(reply("WWW.example.COM"), ASKED)
 

@@ -17,6 +17,7 @@ from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.resolver import ResolverPolicy
 from heimdall_lib.settings import ForwardZone, Settings, UpstreamServer
+from heimdall_lib.shared_cache.cache import ANY_AGE
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
@@ -122,7 +123,7 @@ def test_the_rate_limit_is_off_by_default() -> None:
 class TestRedis:
     def test_it_is_down_before_it_is_started(self) -> None:
         with built(settings("--redis-url=redis://192.0.2.1")) as (cache, _, stats):
-            assert cache.read(parsed().key, "view") is None
+            assert cache.read(parsed().key, "view", ANY_AGE) is None
             assert (stats.redis_up, stats.redis_breaker_open) == (False, True)
 
     def test_the_client_has_the_operators_timeout_pool_and_login(self) -> None:
