@@ -25,7 +25,7 @@ from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
 from heimdall_lib.wire import from_presentation
 from tests.fakes import PATIENCE, Lines, ask, eventually, good_reply, parsed, unused_port
-from tests.integration.conftest import RedisServer, StartRedis, start_cluster
+from tests.integration.conftest import RedisServer, StartRedis, Tls, start_cluster
 
 PREFIX = "heimdall:dns:cache"
 CHANNEL = f"{PREFIX}:events"
@@ -467,3 +467,27 @@ class TestWrites:
         cache.stop(5.0)
         assert redis_server.admin.get(redis_key(PREFIX, "view", other))
         assert redis_server.admin.get(redis_key(PREFIX, "view", KEY)) is None
+
+
+class TestTopologies:
+    """Each way to Redis carries messages as it carries answers."""
+
+    @staticmethod
+    def tells(one: Replica, two: Replica) -> None:
+        assert one.fleet.flush(NAME, [KEY], "view") == ("ok", Told(2, 2), (0, True))
+        assert two.flushes == [NAME]
+
+    def test_a_unix_socket(self, join: MakeReplica, redis_server: RedisServer) -> None:
+        target = RedisTarget("unix", (), "test", path=str(redis_server.socket))
+        self.tells(join(target), join(target))
+
+    def test_tls(self, join: MakeReplica, start_redis: StartRedis, tls: Tls) -> None:
+        port = unused_port()
+        start_redis(*tls.arguments(port))
+        target = RedisTarget("standalone", (Endpoint("127.0.0.1", port),), "test", tls=True)
+        self.tells(join(target, ca_cert=tls.ca), join(target, ca_cert=tls.ca))
+
+    def test_sentinel(self, join: MakeReplica, redis_server: RedisServer, sentinel: Callable[..., int]) -> None:
+        endpoint = Endpoint("127.0.0.1", sentinel(redis_server.port))
+        target = RedisTarget("sentinel", (endpoint,), "test", service_name="mymaster")
+        self.tells(join(target), join(target))
