@@ -43,23 +43,25 @@ def clear(link: Link, prefix: str, flush: Flush, *, known: Sequence[str], second
 
     Raises SharedCacheError when Redis fails.
     """
-    until = time.monotonic() + seconds
+    until, glob = time.monotonic() + seconds, pattern(prefix, flush)
     removed = link.run("unlink", lambda client: sum(_unlink(home(client, name), [name]) for name in known))
     for server in link.run("scan", homes):
         cursor = -1
         while cursor:
             if time.monotonic() > until:
                 return Cleared(removed, complete=False)
-            cursor, names = link.run("scan", lambda _: _look(server, max(cursor, 0), pattern(prefix, flush)))  # noqa: B023
-            covered = [name for name in names if _covers(flush, prefix, name)]
-            if covered:
-                removed += link.run("unlink", lambda _: _unlink(server, covered))  # noqa: B023
+            cursor, names = _look(link, server, max(cursor, 0), glob)
+            removed += _delete(link, server, [name for name in names if _covers(flush, prefix, name)])
     return Cleared(removed, complete=True)
 
 
-def _look(server: Client, cursor: int, glob: str) -> tuple[int, list[str]]:
-    cursor, found = server.scan(cursor, match=glob, count=_STEP)
+def _look(link: Link, server: Client, cursor: int, glob: str) -> tuple[int, list[str]]:
+    cursor, found = link.run("scan", lambda _: server.scan(cursor, match=glob, count=_STEP), bulk=True)
     return cursor, [name.decode("ascii", "replace") for name in found]
+
+
+def _delete(link: Link, server: Client, names: Sequence[str]) -> int:
+    return link.run("unlink", lambda _: _unlink(server, names), bulk=True) if names else 0
 
 
 def _unlink(server: Client, names: Sequence[str]) -> int:
