@@ -21,6 +21,7 @@ from heimdall_lib import log as logs
 from heimdall_lib.admin import Admin, serve
 from heimdall_lib.config import describe, read_command_line, unknown_variables
 from heimdall_lib.errors import ListenError, SettingError, WorkerError
+from heimdall_lib.invalidations import Flush
 from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.process import Server
 from heimdall_lib.server import listen
@@ -50,6 +51,12 @@ class Service(Protocol):
 
     def apply(self, settings: Settings) -> None:
         """Go by ``settings`` from now on, as far as can be without a restart."""
+
+    def flush(self, flush: Flush) -> Mapping[str, object]:
+        """Forget in L1 and L2, on every replica; return what came of it."""
+
+    def entry(self, name: bytes, qtype: int) -> Mapping[str, object]:
+        """Return where the answers to a question are."""
 
     def look(self) -> Reading:
         """Return what was counted and what is held now."""
@@ -167,6 +174,9 @@ class Heimdall:
             answers=self._service.silent,
             ready=lambda: self._status.not_ready or self._service.unready(),
             stats=self._status.describe,
+            flush=self._service.flush,
+            entry=self._service.entry,
+            token=self._settings.admin_token,
         )
 
     def _on_signal(self) -> None:

@@ -6,6 +6,7 @@ time; when that is, and how the settings came to be, others decide.
 
 import gc
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Sequence
@@ -16,9 +17,12 @@ from gevent.event import AsyncResult
 
 from heimdall_lib import __version__, healthcheck, wiring
 from heimdall_lib import log as logs
+from heimdall_lib.cache_commands import CacheCommands
+from heimdall_lib.invalidations import Flush, Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
 from heimdall_lib.ready import ReadyAnswers
+from heimdall_lib.replica import Replica
 from heimdall_lib.resolver import Resolver
 from heimdall_lib.responder import Responder
 from heimdall_lib.server.listen import Sockets
@@ -27,6 +31,7 @@ from heimdall_lib.server.tcp import TcpBounds, TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Endpoint, Settings
 from heimdall_lib.shared_cache.cache import NoSharedCache
+from heimdall_lib.shared_cache.fleet import Fleet, NoFleet, RedisFleet
 from heimdall_lib.stats import Stats
 from heimdall_lib.tally import Reading
 from heimdall_lib.upstream.forwarder import Forwarder
@@ -57,15 +62,28 @@ class Server:
             stats=stats,
         )
         self._forwarder = Forwarder(wiring.forwarding_plan(settings), stats)
-        self._redis = wiring.redis_cache(settings, settings.redis_target, stats) if settings.redis_target else None
+        invalidations = Invalidations()
+        target, name = settings.redis_target, secrets.token_hex(8)
+        link = wiring.redis_link(settings, target, stats) if target else None
+        self._redis = (
+            wiring.redis_cache(settings, link, replica=name, invalidations=invalidations, stats=stats) if link else None
+        )
         self._resolver = Resolver(
             policy=wiring.resolver_policy(settings),
             memory=self._memory,
             shared=self._redis or NoSharedCache(),
+            invalidations=invalidations,
             upstreams=self._forwarder,
             spawn=gevent.spawn,
             stats=stats,
         )
+        replica = Replica(self._memory, invalidations, self._resolver)
+        self._bus = None
+        fleet: Fleet = NoFleet()
+        if target and link:
+            self._bus = wiring.redis_bus(settings, target, link, replica=name, listener=replica, stats=stats)
+            fleet = RedisFleet(link, self._bus, codec=wiring.codec(settings), prefix=settings.redis_key_prefix)
+        self._replica, self._commands = replica, CacheCommands(replica, fleet)
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
@@ -83,8 +101,9 @@ class Server:
 
     def start(self) -> None:
         """Begin to answer."""
-        if self._redis:
+        if self._redis and self._bus:
             self._redis.start()
+            self._bus.start()
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
@@ -109,7 +128,8 @@ class Server:
         for udp in self._udp:
             udp.flush()
             udp.close()
-        if self._redis:
+        if self._redis and self._bus:
+            self._bus.stop(_REDIS_STOP_SECONDS)
             self._redis.stop(_REDIS_STOP_SECONDS)
         self._forwarder.close()
 
@@ -131,6 +151,18 @@ class Server:
             size=self._memory.bytes,
             round_trips={each["server"]: each["round_trip_ms"] for each in upstreams},
         )
+
+    def forget(self, flush: Flush) -> int:
+        """Forget in L1; return how many answers there were."""
+        return self._replica.forget(flush, time.monotonic())
+
+    def flush(self, flush: Flush) -> dict[str, Any]:
+        """Forget in L1 and L2, on every replica; return what came of it."""
+        return self._commands.flush(flush)
+
+    def entry(self, name: bytes, qtype: int) -> dict[str, Any]:
+        """Return where the answers to a question are."""
+        return self._commands.entry(name, qtype)
 
     def pids(self) -> list[int]:
         """Return the ids of other processes that belong to this one: there are none."""

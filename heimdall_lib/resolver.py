@@ -15,6 +15,7 @@ from heimdall_lib import wire
 from heimdall_lib.entry import Entry
 from heimdall_lib.errors import NoAnswerError, WireError
 from heimdall_lib.flight import Flight, Flights
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
 from heimdall_lib.pause import Pause
@@ -76,6 +77,7 @@ class Resolver:
         policy: ResolverPolicy,
         memory: MemoryCache,
         shared: SharedCache,
+        invalidations: Invalidations,
         upstreams: Upstreams,
         spawn: Callable[..., object],
         stats: Stats,
@@ -85,6 +87,7 @@ class Resolver:
         self._memory = memory
         self._failures = FailureCache()
         self._shared = shared
+        self._invalidations = invalidations
         self._upstreams = upstreams
         self._spawn = spawn
         self._stats = stats
@@ -114,6 +117,19 @@ class Resolver:
         if outcome is None or outcome.entry is None:
             return self._stale(key) or outcome or Outcome("upstream", failure=_TOO_LATE)
         return outcome
+
+    def forget(self) -> None:
+        """Forget what failed, and let no query join what began before now: something was flushed."""
+        self._failures.clear()
+        self._flights.detach()
+
+    def failed(self, key: bytes) -> bool:
+        """Say whether a failure is remembered, for which a query would have a stale answer or SERVFAIL at once."""
+        return self._failures.get(key, time.monotonic()) is not None
+
+    def view(self, key: bytes) -> str:
+        """Return the view in which L2 has the answers for a cache key."""
+        return self.policy.view or self._upstreams.view(key)
 
     def _fly(self, key: bytes, deadline: float) -> Outcome | None:
         """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with a stale entry.
@@ -168,7 +184,7 @@ class Resolver:
 
         While another replica fetches the same, look into L2 again and again for as long as its lease may last.
         """
-        view, beside = self._view(key), False
+        view, beside = self.view(key), False
         lease_over_at, pause = min(time.monotonic() + LEASE_SECONDS, deadline), _FIRST_LOOK_SECONDS
         while (read := self._shared.read(key, view, max_age)) is not None:
             found = read.wait(self.policy.read_budget)
@@ -220,7 +236,11 @@ class Resolver:
             self._shared.reject("message")
             return None
         whole, now = min(lifetime(reply, self.policy.ttl), found.lifetime), time.monotonic()
-        entry = self._entry(reply, whole, now - found.age)
+        stored_at = now - found.age
+        if stored_at <= self._invalidations.floor(key):
+            self._shared.reject("flushed")
+            return None
+        entry = self._entry(reply, whole, stored_at)
         if found.age < min(whole, max_age):
             self._memory.put(key, entry)
             return entry
@@ -231,34 +251,35 @@ class Resolver:
         return None
 
     def _ask_upstream(self, flight: Flight[Outcome], key: bytes, deadline: float) -> None:
+        asked_at = time.monotonic()
         try:
-            outcome = self._answer(key, self._upstreams.ask(key, deadline))
+            outcome = self._answer(key, self._upstreams.ask(key, deadline), asked_at)
         except NoAnswerError as error:
             failure = (error.code, error.text)
             self._failures.put(key, failure, time.monotonic() + self.policy.failure_ttl)
             outcome = Outcome("upstream", failure=failure)
-            self._shared.release(key, self._view(key))
+            self._shared.release(key, self.view(key))
         self._flights.land(key, flight, outcome)
 
-    def _answer(self, key: bytes, reply: Reply) -> Outcome:
-        """Keep an upstream's reply in both tiers, if it may be kept."""
+    def _answer(self, key: bytes, reply: Reply, asked_at: float) -> Outcome:
+        """Keep an upstream's reply in both tiers, if it may be kept and nothing was flushed since it was asked for."""
         seconds = lifetime(reply, self.policy.ttl)
         entry = self._entry(reply, seconds, time.monotonic())
-        if seconds:
+        if seconds and asked_at > self._invalidations.floor(key):
+            known = self._memory.get(key)
+            changed = known is not None and not entries.same_answer(known, entry)
             self._failures.remove(key)
             self._memory.put(key, entry)
-            self._shared.write(key, self._view(key), entries.message_of(entry), seconds, self.policy.ttl.serve_stale)
+            message, stale = entries.message_of(entry), self.policy.ttl.serve_stale
+            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed)
         else:
-            self._shared.release(key, self._view(key))
+            self._shared.release(key, self.view(key))
         return Outcome("upstream", entry)
 
     def _entry(self, reply: Reply, seconds: int, stored_at: float) -> Entry:
         message = bounded_message(reply, self.policy.ttl)
         stale = self.policy.ttl.serve_stale if seconds else 0
         return entries.make(message, reply.ttl_offsets, stored_at=stored_at, lifetime=seconds, stale=stale)
-
-    def _view(self, key: bytes) -> str:
-        return self.policy.view or self._upstreams.view(key)
 
 
 def _answers(message: bytes, key: bytes) -> bool:

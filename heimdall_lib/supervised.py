@@ -20,7 +20,7 @@ from heimdall_lib.process import Server
 from heimdall_lib.server import listen
 from heimdall_lib.settings import Settings
 from heimdall_lib.tally import plain
-from heimdall_lib.workers import ASK_SECONDS, unpacked
+from heimdall_lib.workers import ASK_SECONDS, unpacked, unpacked_flush
 
 log = logging.getLogger("heimdall.worker")
 
@@ -84,6 +84,12 @@ class Supervised:
             self._stop.set()
         elif wanted == "reading" and self._server:
             return plain(self._server.look())
+        elif wanted == "forget" and self._server:
+            return self._server.forget(unpacked_flush(argument))
+        elif wanted == "flush" and self._server:
+            return self._server.flush(unpacked_flush(argument))
+        elif wanted == "entry" and self._server:
+            return self._server.entry(bytes.fromhex(argument[0]), argument[1])
         else:
             raise ChannelError(f"no {wanted} here yet")
         return None

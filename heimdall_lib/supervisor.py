@@ -1,8 +1,8 @@
 """Several workers that answer as one server: one port, one reading, one word to all of them.
 
 Rules: queries never pass through here; whoever asks the workers waits for the slowest of them, and never longer than
-``ASK_SECONDS``; only the first start may fail, later a worker that ends is replaced; when this process dies, its
-workers notice and end.
+``ASK_SECONDS`` (a flush: ``_FLUSH_SECONDS``); only the first start may fail, later a worker that ends is replaced; when
+this process dies, its workers notice and end.
 """
 
 import logging
@@ -15,14 +15,16 @@ from gevent.event import AsyncResult
 
 from heimdall_lib import healthcheck
 from heimdall_lib.errors import ChannelError
+from heimdall_lib.invalidations import Flush
 from heimdall_lib.server.listen import Sockets
 from heimdall_lib.settings import Endpoint, Settings
 from heimdall_lib.tally import Reading, Tally
-from heimdall_lib.workers import Worker, packed
+from heimdall_lib.workers import ASK_SECONDS, Worker, packed, packed_flush
 
 log = logging.getLogger("heimdall.supervisor")
 
 _SELF_QUERIES, _SELF_QUERY_SECONDS = 8, 0.25
+_FLUSH_SECONDS = 15.0  # acks, and deleting in Redis
 _STOP_MARGIN_SECONDS = 3.0  # beyond the time that queries in flight may take
 
 
@@ -61,19 +63,45 @@ class Supervisor:
         for number, why in silent.items():
             log.warning("worker %d has not confirmed the settings: %s", number, why)
 
-    def ask_all(self, wanted: str, argument: object = None) -> tuple[dict[int, Any], dict[int, str]]:
+    def ask_all(
+        self, wanted: str, argument: object = None, *, timeout: float = ASK_SECONDS
+    ) -> tuple[dict[int, Any], dict[int, str]]:
         """Ask every worker at once; return their answers, and why some gave none, by the workers' numbers."""
         answers: dict[int, Any] = {}
         silent: dict[int, str] = {}
 
         def ask(worker: Worker) -> None:
             try:
-                answers[worker.number] = worker.ask(wanted, argument)
+                answers[worker.number] = worker.ask(wanted, argument, timeout=timeout)
             except ChannelError as error:
                 silent[worker.number] = str(error)
 
         self._together(ask)
         return answers, silent
+
+    def flush(self, flush: Flush) -> dict[str, Any]:
+        """Forget in every worker's L1, then let one of them do it in L2 and on every replica."""
+        removed, silent = self.ask_all("forget", packed_flush(flush), timeout=_FLUSH_SECONDS)
+        answer = self._first("flush", packed_flush(flush), timeout=_FLUSH_SECONDS)
+        answer["l1_removed"] += sum(removed.values())
+        answer["complete"] = answer["complete"] and not silent
+        return answer
+
+    def entry(self, name: bytes, qtype: int) -> dict[str, Any]:
+        """Return where the answers to a question are, as one of the workers sees it: each has an L1 of its own."""
+        return self._first("entry", [name.hex(), qtype], timeout=ASK_SECONDS)
+
+    def _first(self, wanted: str, argument: object, *, timeout: float) -> dict[str, Any]:
+        """Return the answer of the first worker that has one; raises ChannelError when none has."""
+        why = ChannelError("no worker answers")
+        for worker in self._workers:
+            try:
+                answer: dict[str, Any] = worker.ask(wanted, argument, timeout=timeout)
+            except ChannelError as error:
+                why = error
+            else:
+                return {**answer, "worker": worker.number}
+        raise why
 
     def look(self) -> Reading:
         """Return the sum over all workers; one that does not answer is counted as it was read last."""

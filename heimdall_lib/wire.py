@@ -41,6 +41,7 @@ COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
 UINT32 = Struct("!I")
 _RECORD = Struct("!HHIH")
+_TEXT_OCTET = re.compile(r"\\([0-9]{3})|\\[!-/:-~]|[!-\[\]-~]")
 _PLAIN_LABEL = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -247,3 +248,31 @@ def presentation(name: bytes) -> str:
 
 def _escape(label: bytes) -> str:
     return "".join(chr(octet) if _PLAIN_LABEL(bytes((octet,))) else f"\\{octet:03d}" for octet in label)
+
+
+def from_presentation(text: str) -> bytes:
+    r"""Return the name that ``text`` writes, with or without the final dot, in wire format and lower case.
+
+    ``\DDD`` and ``\X`` stand for one octet (RFC 1035, section 5.1). Raises WireError, in words for who wrote it.
+    """
+    labels = [bytearray()]
+    offset = 0
+    while offset < len(text):
+        octet = _TEXT_OCTET.match(text, offset)
+        if octet is None or int(octet[1] or 0) > 255:
+            raise WireError("other characters than visible ASCII, or a backslash without \\DDD or \\X")
+        if octet[0] == ".":
+            labels.append(bytearray())
+        else:
+            labels[-1].append(int(octet[1]) if octet[1] else ord(octet[0][-1]))
+        offset = octet.end()
+    if not labels[-1]:
+        labels.pop()
+    if text == ".":
+        return b"\0"
+    if not labels or not all(0 < len(label) < 64 for label in labels):
+        raise WireError("a label is empty or longer than 63 octets")
+    name = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+    if len(name) > MAX_NAME_SIZE:
+        raise WireError("longer than 255 octets")
+    return name.lower()

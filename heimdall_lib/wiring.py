@@ -1,17 +1,19 @@
 """What each part of the house is told of the settings: below this module nothing reads ``Settings``."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.config import RELOADABLE
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.resolver import ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
-from heimdall_lib.shared_cache.client import ClientOptions, connect
+from heimdall_lib.shared_cache.bus import Bus, Listener
+from heimdall_lib.shared_cache.client import Client, ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
@@ -63,8 +65,19 @@ def responder_policy(settings: Settings) -> ResponderPolicy:
     )
 
 
-def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisCache:
-    """Return the shared cache in the Redis at ``target``, not yet started."""
+def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
+    """Return the link to the Redis at ``target``, down until the shared cache is started."""
+    return Link(
+        redis_client(settings, target),
+        name=str(target),
+        slow_seconds=settings.redis_read_budget,
+        expected=not target.guessed,
+        stats=stats,
+    )
+
+
+def redis_client(settings: Settings, target: RedisTarget) -> Callable[[], Client]:
+    """Return what makes a client of the Redis at ``target``."""
     options = ClientOptions(
         timeout=settings.redis_timeout,
         max_connections=settings.redis_max_connections,
@@ -72,15 +85,40 @@ def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisC
         client_cert=settings.redis_client_cert,
         client_key=settings.redis_client_key,
     )
-    link = Link(
-        lambda: connect(target, options),
-        name=str(target),
-        slow_seconds=settings.redis_read_budget,
-        expected=not target.guessed,
+    return lambda: connect(target, options)
+
+
+def codec(settings: Settings) -> Codec:
+    """Return what reads and writes values."""
+    return Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
+
+
+def redis_cache(
+    settings: Settings, link: Link, *, replica: str, invalidations: Invalidations, stats: Stats
+) -> RedisCache:
+    """Return the shared cache behind ``link``, not yet started."""
+    return RedisCache(
+        link,
+        codec=codec(settings),
+        prefix=settings.redis_key_prefix,
+        replica=replica,
+        invalidations=invalidations,
         stats=stats,
     )
-    codec = Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
-    return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
+
+
+def redis_bus(
+    settings: Settings, target: RedisTarget, link: Link, *, replica: str, listener: Listener, stats: Stats
+) -> Bus:
+    """Return the line to the other replicas, not yet started."""
+    return Bus(
+        link,
+        connect=redis_client(settings, target),
+        prefix=settings.redis_key_prefix,
+        replica=replica,
+        listener=listener,
+        stats=stats,
+    )
 
 
 def worker_count(settings: Settings) -> int:
@@ -101,7 +139,6 @@ def without_effect(settings: Settings) -> list[str]:
     """Return the settings that were given, are valid, and change nothing in this version."""
     given = {
         "warm_cache_entries": settings.warm_cache_entries != _WARM_CACHE_DEFAULT,
-        "admin_token": bool(settings.admin_token),
     }
     return [name for name, is_given in given.items() if is_given]
 

@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from heimdall_lib.channel import Channel
 from heimdall_lib.errors import ChannelError
+from heimdall_lib.invalidations import Flush
 from heimdall_lib.settings import Settings
 from heimdall_lib.tally import Plain, Tally, WorkerState, queries
 
@@ -47,6 +48,16 @@ def unpacked(text: str) -> Settings:
     """Return the settings that a supervisor has packed: a worker trusts it, never the other way round."""
     settings: Settings = pickle.loads(base64.b64decode(text))  # noqa: S301 - see above
     return settings
+
+
+def packed_flush(flush: Flush) -> list[object]:
+    """Return what is to be forgotten as a channel can carry it."""
+    return [flush.name.hex(), flush.qtype, flush.subtree]
+
+
+def unpacked_flush(fields: Sequence[Any]) -> Flush:
+    """Return what ``packed_flush`` has packed."""
+    return Flush(bytes.fromhex(fields[0]), fields[1], fields[2])
 
 
 class Patience:

@@ -241,6 +241,8 @@ class InMemorySharedCache:
     """The shared cache's twin in memory. With ``held``, reads are under way until ``land``."""
 
     stats: Stats = field(default_factory=Stats)
+    changed: list[bytes] = field(default_factory=list)
+    """The keys of answers that were said to differ from what was known before, in order."""
     down: bool = False
     held: bool = False
     contents: dict[tuple[bytes, str], tuple[bytes, float, int, int]] = field(default_factory=dict)
@@ -261,10 +263,11 @@ class InMemorySharedCache:
             self.land()
         return flight
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
         if self.down:
             self.stats.redis_dropped_writes += 1
         else:
+            self.changed += [key] * changed
             self.put(key, view, message, lifetime, stale=stale)
 
     def release(self, key: bytes, view: str) -> None:

@@ -35,8 +35,11 @@ class SharedCache(Protocol):
         fetching it, in the same round trip; the others are told ``elsewhere`` until it writes, releases or is late.
         """
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int) -> None:
-        """Store a message whose TTLs are true now, for ``lifetime`` and ``stale`` seconds more, some time soon."""
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
+        """Store a message whose TTLs are true now, for ``lifetime`` and ``stale`` seconds more, some time soon.
+
+        With ``changed`` it says something else than what was known before: the other replicas hear of it afterwards.
+        """
 
     def release(self, key: bytes, view: str) -> None:
         """Let other replicas fetch a key: this one has got nothing that it could write."""
@@ -51,7 +54,9 @@ class NoSharedCache:
     def read(self, _key: bytes, _view: str, _max_age: float) -> None:
         """Return None."""
 
-    def write(self, _key: bytes, _view: str, _message: bytes, _lifetime: int, _stale: int) -> None:
+    def write(
+        self, _key: bytes, _view: str, _message: bytes, _lifetime: int, _stale: int, *, changed: bool = False
+    ) -> None:
         """Keep nothing."""
 
     def release(self, _key: bytes, _view: str) -> None:

@@ -194,3 +194,22 @@ def one_each(results: object, count: int) -> Sequence[object]:
     if not isinstance(results, list) or len(results) != count:
         raise redis.InvalidResponse(f"not {count} results")
     return results
+
+
+def home(client: Client, name: str) -> Client:
+    """Return a client of the one server that has a key, and where a channel's messages are counted."""
+    return client.get_redis_connection(client.get_node_from_key(name)) if isinstance(client, RedisCluster) else client
+
+
+def homes(client: Client) -> list[Client]:
+    """Return a client of each server that has keys: a Cluster's primaries."""
+    if isinstance(client, RedisCluster):
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
+    return [client]
+
+
+def publish(client: Client, channel: str, messages: Sequence[bytes]) -> Sequence[int | Exception]:
+    """Publish messages in one round trip; return for each how many listen at this server, or why it was refused."""
+    commands = [encode(b"PUBLISH", channel, message) for message in messages]
+    replies = converse(home(client, channel), commands, replies=len(messages))
+    return [reply if isinstance(reply, (int, Exception)) else 0 for reply in replies]

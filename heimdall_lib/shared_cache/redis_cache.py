@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.flight import Flight
+from heimdall_lib.invalidations import Invalidations
+from heimdall_lib.shared_cache import events
 from heimdall_lib.shared_cache.batches import Batches
 from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
-from heimdall_lib.shared_cache.client import multi_delete, multi_set, reason_of
+from heimdall_lib.shared_cache.client import multi_delete, multi_set, publish, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
 from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
 from heimdall_lib.shared_cache.link import Link
@@ -43,16 +45,24 @@ class _Write(NamedTuple):
     redis_key: str
     value: bytes
     seconds: int
+    key: bytes
+    queued_at: float
+    event: bytes = b""
+    """What the other replicas are told once it is stored."""
 
 
 class RedisCache:
     """Reads and writes through a link to Redis."""
 
-    def __init__(self, link: Link, *, codec: Codec, prefix: str, stats: Stats) -> None:
-        """Be ready to start; ``prefix`` is the first part of every key."""
+    def __init__(
+        self, link: Link, *, codec: Codec, prefix: str, replica: str, invalidations: Invalidations, stats: Stats
+    ) -> None:
+        """Be ready to start; ``prefix`` is the first part of every key, ``replica`` this one's name on the bus."""
         self._link = link
         self._codec = codec
         self._prefix = prefix
+        self._replica = replica
+        self._invalidations = invalidations
         self._stats = stats
         self._leases = Leases()
         self._write_fault = ""
@@ -87,14 +97,16 @@ class RedisCache:
         wanted = Wanted(redis_key(self._prefix, view, key), int(min(max_age * 1000, _ANY_AGE)))
         return flight if self._reads.put(_Read(key, wanted, flight)) else None
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
         """Queue a message for storing; dropped and counted when the queue is full or the breaker open."""
         if self._link.open:
             self._stats.redis_dropped_writes += 1
             return
         name = redis_key(self._prefix, view, key)
-        value, saved = self._codec.encode(name, key, StoredAnswer(message, self._link.now(), lifetime))
-        if self._writes.put(_Write(name, value, lifetime + stale)):
+        stored_at = self._link.now()
+        value, saved = self._codec.encode(name, key, StoredAnswer(message, stored_at, lifetime))
+        event = events.encode(events.Changed(self._replica, key, stored_at - 1)) if changed else b""
+        if self._writes.put(_Write(name, value, lifetime + stale, key, time.monotonic(), event)):
             self._stats.redis_bytes_saved += saved
         else:
             self._stats.redis_dropped_writes += 1
@@ -102,7 +114,8 @@ class RedisCache:
     def release(self, key: bytes, view: str) -> None:
         """Queue the end of a lease that this replica may have."""
         if not self._link.open:
-            self._writes.put(_Write(redis_key(self._prefix, view, key) + LEASE, _NO_VALUE, 0))
+            name = redis_key(self._prefix, view, key) + LEASE
+            self._writes.put(_Write(name, _NO_VALUE, 0, key, time.monotonic()))
 
     def reject(self, reason: str) -> None:
         """Count a value that was found but turned out not to be believed."""
@@ -146,10 +159,13 @@ class RedisCache:
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():
-            self._write_batch(batch)
+            # What was flushed while it waited would undo the flush.
+            wanted = [write for write in batch if write.queued_at > self._invalidations.floor(write.key)]
+            self._write_batch(wanted)
+            self._tell_of_changes([write.event for write in wanted if write.event])
 
     def _write_batch(self, batch: Sequence[_Write]) -> None:
-        values = [write for write in batch if write.value]
+        values = [(write.redis_key, write.value, write.seconds) for write in batch if write.value]
         ended = [write.redis_key for write in batch if not write.value]
         stored: Sequence[Exception | None] = ()
         deleted: Sequence[Exception | None] = ()
@@ -166,6 +182,21 @@ class RedisCache:
             self._stats.redis_errors[reason] += 1
         if stored:
             self._note_refusal(refused[0] if refused else "")
+
+    def _tell_of_changes(self, messages: Sequence[bytes]) -> None:
+        """Let the other replicas forget what they have from before; who does not hear it keeps it for its TTL."""
+        if not messages or self._link.open:
+            return
+        channel = events.channel(self._prefix)
+        try:
+            replies = self._link.run("publish", lambda client: publish(client, channel, messages))
+        except SharedCacheError:
+            return  # counted by the link
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._stats.redis_errors[reason_of(reply)] += 1
+            else:
+                self._stats.redis_invalidations["sent"] += 1
 
     def _note_refusal(self, reason: str) -> None:
         """Log when Redis begins or ends to refuse writes: full, read-only, unable to persist."""

@@ -1,5 +1,6 @@
 """The shared cache: what its twin in memory promises too, and what becomes of it when Redis is ill."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import pytest
 import trustme
 
 from heimdall_lib.flight import Flight
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, NOTHING, Found, SharedCache
 from heimdall_lib.shared_cache.client import ClientOptions, connect
@@ -93,6 +95,7 @@ class RedisReplica(Replica):
         expected: bool = True,
     ) -> None:
         stats = Stats()
+        self.invalidations = Invalidations()
         self.link = Link(
             lambda: connect(target, options),
             name=str(target),
@@ -101,7 +104,17 @@ class RedisReplica(Replica):
             stats=stats,
         )
         codec = Codec(signing_keys=signing_keys, compress_min_bytes=compress_min_bytes)
-        super().__init__(RedisCache(self.link, codec=codec, prefix=PREFIX, stats=stats), stats)
+        super().__init__(
+            RedisCache(
+                self.link,
+                codec=codec,
+                prefix=PREFIX,
+                replica=secrets.token_hex(8),
+                invalidations=self.invalidations,
+                stats=stats,
+            ),
+            stats,
+        )
         self.stopped = False
 
     @property

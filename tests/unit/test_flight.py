@@ -238,3 +238,15 @@ def test_of_many_who_join_one_leads_and_all_have_its_outcome() -> None:
     assert joined(in_threads(100, ask))
     assert seen == fetched * 100
     assert len(flights) == 0
+
+
+def test_nobody_joins_a_flight_that_was_detached_but_who_waits_is_served() -> None:
+    flights: Flights[str] = Flights()
+    old, _ = flights.join(b"key")
+    flights.detach()
+    assert b"key" not in flights
+    new, leads = flights.join(b"key")
+    assert leads
+    flights.land(b"key", old, "old")
+    assert (old.outcome, new.outcome) == ("old", None)
+    assert b"key" in flights

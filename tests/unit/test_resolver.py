@@ -12,6 +12,7 @@ import pytest
 from heimdall_lib import entry as entries
 from heimdall_lib.entry import Entry, message_of
 from heimdall_lib.errors import NoAnswerError
+from heimdall_lib.invalidations import EVERYTHING, Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.query import Query
@@ -20,6 +21,7 @@ from heimdall_lib.resolver import Outcome, Resolver, ResolverPolicy
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, NoSharedCache, SharedCache
 from heimdall_lib.stats import Stats
 from tests.fakes import (
+    ADDRESS,
     NAME,
     SOA,
     InMemorySharedCache,
@@ -55,6 +57,7 @@ class House:
         self.stats = Stats()
         self.memory = MemoryCache(max_entries=100, max_bytes=100_000, purge_interval=30, stats=self.stats)
         self.shared = InMemorySharedCache(self.stats)
+        self.invalidations = Invalidations()
         self.upstreams = ScriptedUpstreams()
         self.spawn = Threads()
         self.resolver = self.build(self.shared)
@@ -65,6 +68,7 @@ class House:
             policy=POLICY,
             memory=self.memory,
             shared=shared,
+            invalidations=self.invalidations,
             upstreams=self.upstreams,
             spawn=self.spawn,
             stats=self.stats,
@@ -1105,6 +1109,7 @@ def test_a_flight_is_led_in_the_callers_own_thread_unless_something_stale_may_se
         policy=POLICY,
         memory=house.memory,
         shared=NoSharedCache(),
+        invalidations=house.invalidations,
         upstreams=house.upstreams,
         spawn=lambda *_: ran.set(),
         stats=house.stats,
@@ -1114,3 +1119,66 @@ def test_a_flight_is_led_in_the_callers_own_thread_unless_something_stale_may_se
     house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400))
     assert house.resolve().source == "stale"
     assert ran.is_set()
+
+
+class TestFlushed:
+    def test_an_answer_that_was_asked_for_before_a_flush_is_given_and_not_kept(self, house: House) -> None:
+        house.upstreams.gate.clear()
+        house.resolve_beside()
+        eventually(lambda: house.upstreams.asked)
+        house.invalidations.flushed(EVERYTHING, time.monotonic())
+        house.upstreams.gate.set()
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+        assert house.in_l1() is None
+        assert not house.shared.contents
+
+    def test_one_that_was_asked_for_after_it_is_kept(self, house: House) -> None:
+        house.invalidations.flushed(EVERYTHING, time.monotonic())
+        house.resolve()
+        assert house.in_l1() is not None
+
+    def test_what_l2_has_from_before_a_flush_is_not_believed(self, house: House) -> None:
+        house.in_l2(age=10)
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 5)
+        assert house.resolve().source == "upstream"
+        assert house.stats.redis_rejected == {"flushed": 1}
+
+    def test_what_l2_has_from_after_it_is(self, house: House) -> None:
+        house.in_l2(age=10)
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 15)
+        assert house.resolve().source == "l2"
+
+    def test_who_asks_after_a_flush_joins_no_flight_from_before(self, house: House) -> None:
+        house.upstreams.gate.clear()
+        house.resolve_beside()
+        eventually(lambda: house.upstreams.asked)
+        house.resolver.forget()
+        house.resolve_beside()
+        eventually(lambda: len(house.upstreams.asked) == 2)
+        house.upstreams.gate.set()
+        house.spawn.join()
+        assert [outcome.source for outcome in house.outcomes] == ["upstream"] * 2
+
+    def test_a_failure_is_forgotten(self, house: House) -> None:
+        house.upstreams.script = NoAnswerError(23, "unreachable")
+        house.resolve()
+        assert house.resolver.failed(KEY)
+        house.resolver.forget()
+        assert not house.resolver.failed(KEY)
+        house.upstreams.script = good_reply
+        assert house.resolve().entry is not None
+
+
+class TestChanged:
+    @pytest.mark.parametrize(("address", "changed"), [(ADDRESS, []), ("192.0.2.77", [KEY])])
+    def test_an_answer_that_differs_from_the_one_in_l1_is_said_to(
+        self, house: House, address: str, changed: list[bytes]
+    ) -> None:
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, address=address))
+        house.resolve()
+        assert house.shared.changed == changed
+
+    def test_the_first_answer_is_no_change(self, house: House) -> None:
+        house.resolve()
+        assert house.shared.changed == []

@@ -22,6 +22,7 @@ from heimdall_lib import entry as entries
 from heimdall_lib import wire
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.errors import NoAnswerError
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
 from heimdall_lib.query import Query
@@ -64,6 +65,7 @@ class House:
             policy=ResolverPolicy(stale_client_timeout=0.0),
             memory=self.memory,
             shared=NoSharedCache(),
+            invalidations=Invalidations(),
             upstreams=self.upstreams,
             spawn=self.spawn,
             stats=self.stats,

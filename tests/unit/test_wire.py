@@ -429,3 +429,30 @@ def test_a_trailing_newline_does_not_pass_for_a_plain_label() -> None:
 
 def test_what_follows_the_name_is_not_looked_at() -> None:
     assert wire.presentation(question("example.com", 65) + b"\3") == "example.com"
+
+
+# Names in text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (".", b"\0"),
+        ("Www.Example", b"\3www\7example\0"),
+        ("example.", b"\7example\0"),
+        (r"a\.b.\032\255", b"\3a.b\2\x20\xff\0"),
+        (r"\\.*", b"\1\\\1*\0"),
+        (r"a\.", b"\2a.\0"),
+        ("x" * 63, b"\77" + b"x" * 63 + b"\0"),
+    ],
+)
+def test_a_name_that_was_written_by_a_person(text: str, name: bytes) -> None:
+    assert wire.from_presentation(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "..", "a..b", ".a", "x" * 64, r"\256", r"\25", "a\\", "a b", "é", "a\n", ".".join(["x" * 63] * 4)]
+)
+def test_what_is_no_name(text: str) -> None:
+    with pytest.raises(WireError):
+        wire.from_presentation(text)

@@ -13,6 +13,7 @@ import redis
 from heimdall_lib import wiring
 from heimdall_lib.config import RELOADABLE, Machine, load
 from heimdall_lib.config.table import TABLE
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.resolver import ResolverPolicy
 from heimdall_lib.settings import ForwardZone, Settings, UpstreamServer
@@ -34,8 +35,9 @@ def built(given: Settings) -> Iterator[tuple[RedisCache, Any, Stats]]:
     """The shared cache for some settings, the redis-py client it would connect with, and its counters."""
     stats = Stats()
     assert given.redis_target is not None
-    cache = wiring.redis_cache(given, given.redis_target, stats)
-    client = cache._link._connect()
+    link = wiring.redis_link(given, given.redis_target, stats)
+    cache = wiring.redis_cache(given, link, replica="0" * 16, invalidations=Invalidations(), stats=stats)
+    client = link._connect()
     yield cache, client, stats
     client.close()
 
@@ -290,5 +292,4 @@ def test_workers_0_is_one_for_each_core_that_the_process_may_use() -> None:
 
 def test_who_gives_a_setting_without_effect_is_told() -> None:
     assert wiring.without_effect(settings()) == []
-    given = settings("--warm-cache-entries", "5", "--admin-token", "0123456789abcdef")
-    assert wiring.without_effect(given) == ["warm_cache_entries", "admin_token"]
+    assert wiring.without_effect(settings("--warm-cache-entries", "5")) == ["warm_cache_entries"]
