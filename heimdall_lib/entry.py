@@ -117,13 +117,38 @@ def render(entry: Entry, query: Query, now: float, *, stale_ttl: int | None = No
     if not (query.dnssec_ok or query.authentic_data):  # RFC 6840, section 5.8
         message[3] &= ~wire.AD
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(query.question)] = query.question
-    age = int(now - stored)
-    if not age and stale_ttl is None:
-        return message
-    for offset in _offsets(count).unpack_from(entry, _HEADER.size):
-        if stale_ttl is None:
-            ttl = wire.UINT32.unpack_from(message, offset)[0] - age
-            wire.UINT32.pack_into(message, offset, ttl if ttl > 0 else 0)
-        else:
+    if stale_ttl is None:
+        _count_down(message, entry, count, int(now - stored))
+    else:
+        for offset in _offsets(count).unpack_from(entry, _HEADER.size):
             wire.UINT32.pack_into(message, offset, stale_ttl)
     return message
+
+
+def render_fresh(
+    entry: Entry, now: float, *, message_id: bytes, question: bytes, checking_disabled: int, authentic_data: bool
+) -> bytearray | None:
+    """Return what ``render`` does for a query with RD, or None for an entry that is past its life or to be refreshed.
+
+    ``authentic_data`` says whether the client may see AD.
+    """
+    stored, expires, _, count = _HEADER.unpack_from(entry)
+    if now >= expires - (expires - stored) * _PREFETCH_SHARE:
+        return None
+    message = bytearray(entry[_HEADER.size + 2 * count :])
+    message[0:2] = message_id
+    message[2] |= wire.RD
+    message[3] |= checking_disabled
+    if not authentic_data:
+        message[3] &= ~wire.AD
+    message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
+    _count_down(message, entry, count, int(now - stored))
+    return message
+
+
+def _count_down(message: bytearray, entry: Entry, count: int, age: int) -> None:
+    """Take ``age`` seconds off the TTLs."""
+    if age:
+        for offset in _offsets(count).unpack_from(entry, _HEADER.size):
+            ttl = wire.UINT32.unpack_from(message, offset)[0] - age
+            wire.UINT32.pack_into(message, offset, ttl if ttl > 0 else 0)

@@ -87,7 +87,7 @@ class Server:
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
-            ready={transport: ReadyAnswers(self._memory) for transport in stats.queries},
+            ready={one: ReadyAnswers(self._memory, truncates=one == "udp") for one in stats.queries},
             chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
             stats=stats,
         )

@@ -1,8 +1,8 @@
 """Answers from L1 as bytes, ready for whoever asks the same in the same words within the same second.
 
-TTLs count down in whole seconds, so that until the next one the answer to a query is the same bytes but for the id. An
-answer is used only while L1 still holds the very entry that it was made of: whatever changes L1, nothing here has to
-be told.
+TTLs count down in whole seconds, so that until the next one the answer to a query is the same bytes but for the id. A
+ready answer is used only while L1 still holds the very entry that it was made of: whatever changes L1, nothing here has
+to be told. What is not ready is answered the short way of ``plain.py`` where that can be.
 
 Rules: no clock (``now`` is an argument, in seconds), no socket; bounded; the bytes are those of the general path.
 """
@@ -16,9 +16,11 @@ from heimdall_lib import entry as entries
 from heimdall_lib import wire
 from heimdall_lib.entry import Entry
 from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.plain import PlainAnswers
 from heimdall_lib.query import Query
 
 _MAX_ANSWERS = 32768
+_MAX_ASKED = 65536
 _PLAIN_OPT_SIZE = 11  # an OPT record without options: nothing in such a query is one client's own
 
 P = TypeVar("P")
@@ -27,33 +29,55 @@ _Ready = tuple[float, bytes, Entry, bytes, int]
 
 
 class ReadyAnswers:
-    """One transport's answers by the query's bytes after the id."""
+    """One transport's answers by the query's bytes after the id; what is asked again within a second becomes ready."""
 
-    def __init__(self, memory: MemoryCache) -> None:
-        """Start empty; ``memory`` is the L1 that answers are made of."""
+    def __init__(self, memory: MemoryCache, *, truncates: bool) -> None:
+        """Start empty; ``memory`` is the L1 that answers are made of. ``truncates`` is said of UDP."""
+        self._memory = memory
         self._held = memory.get
+        self._truncates = truncates
         self._answers: LRU[bytes, _Ready] = LRU(_MAX_ANSWERS)
         self._find = self._answers.get
+        self._asked = bytearray(_MAX_ASKED)  # by the query's hash: in which second (modulo 256) it was asked last
+        self.configure(wire.CLASSIC_UDP_SIZE)
+
+    def configure(self, udp_size: int) -> None:
+        """Forget everything: what answers look like has changed. ``udp_size`` (bytes) is what their OPT says."""
+        self._answers.clear()
+        classic, limit = (wire.CLASSIC_UDP_SIZE, udp_size) if self._truncates else (wire.MAX_MESSAGE_SIZE,) * 2
+        self._plain = PlainAnswers(self._memory, classic=classic, limit=limit, advertised=udp_size).find
 
     def split(
         self, batch: Iterable[tuple[bytes, P]], now: float, known: Container[P], admits: Callable[[P, float], bool]
     ) -> tuple[list[tuple[bytes, P]], list[int], list[tuple[bytes, P]]]:
-        """Return the answers that are ready at ``now`` with their peers, their response codes, and what has none.
+        """Return the answers that L1 has at ``now`` with their peers, their response codes, and what has none here.
 
         ``admits(peer, now)`` says whether a peer may have an answer; ``known`` are peers that may have all of them.
         """
         answers: list[tuple[bytes, P]] = []
         rcodes: list[int] = []
         rest: list[tuple[bytes, P]] = []
-        find, held = self._find, self._held
+        find, held, plain, asked, second = self._find, self._held, self._plain, self._asked, int(now) & 0xFF
         for datagram in batch:
             data, peer = datagram
-            ready = find(data[2:])
-            if ready is None or now >= ready[0] or held(ready[1]) is not ready[2]:
-                rest.append(datagram)
-            elif peer in known or admits(peer, now):
-                answers.append((data[:2] + ready[3], peer))
-                rcodes.append(ready[4])
+            words = data[2:]
+            ready = find(words)
+            if ready is not None and now < ready[0] and held(ready[1]) is ready[2]:
+                answer, rcode = data[:2] + ready[3], ready[4]
+            else:
+                hit = plain(data, now)
+                if hit is None:
+                    rest.append(datagram)
+                    continue
+                answer, key, entry = hit
+                rcode = answer[3] & wire.RCODE_MASK
+                slot = hash(words) % _MAX_ASKED
+                if asked[slot] == second:
+                    self._answers[words] = (entries.unchanged_until(entry, now), key, entry, answer[2:], rcode)
+                asked[slot] = second
+            if peer in known or admits(peer, now):
+                answers.append((answer, peer))
+                rcodes.append(rcode)
             else:
                 rest.append(datagram)
         return answers, rcodes, rest
@@ -63,7 +87,3 @@ class ReadyAnswers:
         if len(data) - wire.HEADER_SIZE - len(query.question) in (0, _PLAIN_OPT_SIZE):
             until = entries.unchanged_until(entry, now)
             self._answers[data[2:]] = (until, query.key, entry, answer[2:], answer[3] & wire.RCODE_MASK)
-
-    def clear(self) -> None:
-        """Forget everything: what answers look like has changed."""
-        self._answers.clear()

@@ -75,7 +75,7 @@ class Responder:
         """Go by ``policy`` from the next query on."""
         self.policy = policy
         for ready in self._ready.values():
-            ready.clear()
+            ready.configure(policy.udp_size)
 
     def ready(
         self, batch: Sequence[tuple[bytes, P]], host: Callable[[P], str], transport: str

@@ -114,7 +114,7 @@ def test_an_answer_is_ready_until_something_changes(at: float, until: float) -> 
 
 
 def test_nothing_is_ready_past_its_second(house: House) -> None:
-    answers = ReadyAnswers(house.memory)
+    answers = ReadyAnswers(house.memory, truncates=True)
     key = parsed(ask()).key
     entry = stored(key, age=0.0, lifetime=300.0)
     house.memory.put(key, entry)

@@ -76,7 +76,7 @@ class House:
                 limiter=RateLimiter(rate=0, burst=0),
             ),
             resolver=self.resolver,
-            ready={transport: ReadyAnswers(self.memory) for transport in ("udp", "tcp")},
+            ready={one: ReadyAnswers(self.memory, truncates=one == "udp") for one in ("udp", "tcp")},
             chaos=ChaosAnswers(version="Heimdall 1", server_id="pod-7"),
             stats=self.stats,
         )
@@ -101,7 +101,7 @@ class House:
         self.responder = Responder(
             policy=self.responder.policy,
             resolver=Scripted(),
-            ready={transport: ReadyAnswers(self.memory) for transport in ("udp", "tcp")},
+            ready={one: ReadyAnswers(self.memory, truncates=one == "udp") for one in ("udp", "tcp")},
             chaos=ChaosAnswers(version="", server_id=""),
             stats=self.stats,
         )
