@@ -125,22 +125,19 @@ def render(entry: Entry, query: Query, now: float, *, stale_ttl: int | None = No
     return message
 
 
-def render_fresh(
-    entry: Entry, now: float, *, message_id: bytes, question: bytes, checking_disabled: int, authentic_data: bool
-) -> bytearray | None:
-    """Return what ``render`` does for a query with RD, or None for an entry that is past its life or to be refreshed.
+def render_fresh(entry: Entry, now: float, data: bytes, question: bytes, flags: int) -> bytearray | None:
+    """Return what ``render`` does for the query ``data`` with RD; None when the entry is to be refreshed, or past.
 
-    ``authentic_data`` says whether the client may see AD.
+    ``flags`` has AD when the client may see it, and CD when the query has.
     """
     stored, expires, _, count = _HEADER.unpack_from(entry)
     if now >= expires - (expires - stored) * _PREFETCH_SHARE:
         return None
     message = bytearray(entry[_HEADER.size + 2 * count :])
-    message[0:2] = message_id
+    message[0:2] = data[0:2]
     message[2] |= wire.RD
-    message[3] |= checking_disabled
-    if not authentic_data:
-        message[3] &= ~wire.AD
+    if flags != wire.AD:
+        message[3] = message[3] & (~wire.AD | flags) | flags & wire.CD
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
     _count_down(message, entry, count, int(now - stored))
     return message
@@ -149,6 +146,7 @@ def render_fresh(
 def _count_down(message: bytearray, entry: Entry, count: int, age: int) -> None:
     """Take ``age`` seconds off the TTLs."""
     if age:
+        read, write = wire.UINT32.unpack_from, wire.UINT32.pack_into
         for offset in _offsets(count).unpack_from(entry, _HEADER.size):
-            ttl = wire.UINT32.unpack_from(message, offset)[0] - age
-            wire.UINT32.pack_into(message, offset, ttl if ttl > 0 else 0)
+            ttl = read(message, offset)[0] - age
+            write(message, offset, ttl if ttl > 0 else 0)

@@ -7,8 +7,6 @@ Rules: no clock (``now`` is an argument, in seconds), no socket; whatever is not
 refreshed is left to the general path; the bytes are those of the general path.
 """
 
-from typing import NamedTuple
-
 from lru import LRU
 
 from heimdall_lib import entry as entries
@@ -22,36 +20,19 @@ _MAX_OPTS = 1024
 _MAX_RECORDS = 0xFF  # of the additional section: the OPT is counted in its lower octet
 
 
-class Head(NamedTuple):
-    """What a plain query's header says, but for its id."""
-
-    checking_disabled: int
-    authentic_data: bool
-    edns: bool
-
-
+# What a plain query's header may be, but for the id: AD and CD, CD's bit in the key, whether an OPT follows.
 _HEADS = {
-    bytes((wire.RD, ad | cd)) + wire.COUNTS.pack(1, 0, 0, edns): Head(cd, bool(ad), edns)
+    bytes((wire.RD, ad | cd)) + wire.COUNTS.pack(1, 0, 0, edns): (ad | cd, CD_BIT if cd else 0, edns)
     for ad in (0, wire.AD)
     for cd in (0, wire.CD)
     for edns in (False, True)
 }
 
+Opt = tuple[int, int, bytes]
+"""What a plain query's OPT says: its bit in the key, how large an answer may be (bytes), the OPT of the answer."""
 
-class Opt(NamedTuple):
-    """What a plain query's OPT says: its bits in the key, how large an answer may be, and the OPT of the answer."""
-
-    bits: int
-    limit: int
-    answer: bytes
-
-
-class Hit(NamedTuple):
-    """An answer, and the key and the entry that it was made of."""
-
-    answer: bytes
-    key: bytes
-    entry: Entry
+Hit = tuple[bytes, bytes, Entry]
+"""An answer, and the key and the entry that it was made of."""
 
 
 class PlainAnswers:
@@ -62,7 +43,7 @@ class PlainAnswers:
         self._held = memory.get
         self._limit = limit
         self._advertised = advertised
-        self._without = Opt(0, classic, b"")
+        self._without = 0, classic, b""
         self._opts: LRU[bytes, Opt] = LRU(_MAX_OPTS)
 
     def find(self, data: bytes, now: float) -> Hit | None:
@@ -70,34 +51,28 @@ class PlainAnswers:
         head = _HEADS.get(data[2 : wire.HEADER_SIZE])
         if head is None:
             return None
-        if head.edns:
+        flags, bits, edns = head
+        if edns:
             question, tail = data[wire.HEADER_SIZE : -_OPT_SIZE], data[-_OPT_SIZE:]
             opt = self._opts.get(tail) or self._read(tail)
             if opt is None:
                 return None
         else:
             question, opt = data[wire.HEADER_SIZE :], self._without
-        cd = head.checking_disabled
-        key = question[:-4].lower() + question[-4:] + KEY_FLAGS[opt.bits | (CD_BIT if cd else 0)]
+        dnssec_ok, limit, record = opt
+        key = question[:-4].lower() + question[-4:] + KEY_FLAGS[bits | dnssec_ok]
         entry = self._held(key)
         if entry is None:
             return None
-        message = entries.render_fresh(
-            entry,
-            now,
-            message_id=data[:2],
-            question=question,
-            checking_disabled=cd,
-            authentic_data=head.authentic_data or bool(opt.bits),
-        )
-        if message is None or len(message) + len(opt.answer) > opt.limit:
+        message = entries.render_fresh(entry, now, data, question, flags | wire.AD if dnssec_ok else flags)
+        if message is None or len(message) + len(record) > limit:
             return None
-        if opt.answer:
+        if record:
             if message[11] == _MAX_RECORDS:
                 return None
             message[11] += 1
-            message += opt.answer
-        return Hit(bytes(message), key, entry)
+            message += record
+        return bytes(message), key, entry
 
     def _read(self, tail: bytes) -> Opt | None:
         """Read what may be an OPT record without options, of version 0, and remember it."""
@@ -107,5 +82,5 @@ class PlainAnswers:
         size = max(wire.CLASSIC_UDP_SIZE, tail[3] << 8 | tail[4])
         limit = self._limit if self._limit == wire.MAX_MESSAGE_SIZE else min(size, self._limit)
         answer = wire.opt_record(self._advertised, dnssec_ok=dnssec_ok)
-        opt = self._opts[tail] = Opt(DO_BIT if dnssec_ok else 0, limit, answer)
+        opt = self._opts[tail] = DO_BIT if dnssec_ok else 0, limit, answer
         return opt
