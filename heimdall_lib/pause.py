@@ -16,7 +16,7 @@ from greenlet import greenlet
 
 T = TypeVar("T")
 
-TICK_SECONDS = 0.002
+TICK_SECONDS = 0.001
 """How finely time is told."""
 
 _thread = monkey.get_original("_thread", "get_ident")

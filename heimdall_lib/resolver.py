@@ -18,7 +18,7 @@ from heimdall_lib.flight import Flight, Flights
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
-from heimdall_lib.pause import Pause
+from heimdall_lib.pause import TICK_SECONDS, Pause
 from heimdall_lib.query import Query, question_of
 from heimdall_lib.reply import Kind, Reply, examine
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, SharedCache
@@ -185,9 +185,11 @@ class Resolver:
         While another replica fetches the same, look into L2 again and again for as long as its lease may last.
         """
         view, beside = self.view(key), False
+        # A wait may end two ticks late, and the budget is to be kept.
+        budget = max(self.policy.read_budget - 2 * TICK_SECONDS, self.policy.read_budget / 2)
         lease_over_at, pause = min(time.monotonic() + LEASE_SECONDS, deadline), _FIRST_LOOK_SECONDS
         while (read := self._shared.read(key, view, max_age)) is not None:
-            found = read.wait(self.policy.read_budget)
+            found = read.wait(budget)
             if found is None:
                 self._stats.redis_budget_exceeded += 1
                 read.then(lambda late: self._land_late(flight, key, late, max_age))

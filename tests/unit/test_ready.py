@@ -1,11 +1,14 @@
 """Answers that are ready give the very bytes of the general path, for as long as those would not change."""
 
+import time
+
+import dns.message
 import pytest
 
 from heimdall_lib import entry as entries
 from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.responder import Responder
-from tests.fakes import ask, parsed, stored
+from tests.fakes import ADDRESS, address_in, ask, examined, parsed, stored
 from tests.unit.test_responder import House
 
 PEER = "127.0.0.1"
@@ -56,7 +59,8 @@ def test_a_changed_entry_is_answered_anew(house: House) -> None:
     keep(house, ask())
     key = parsed(ask()).key
     house.memory.put(key, stored(key, age=0.0, lifetime=300.0, address="192.0.2.99"))
-    assert ready(house.responder, ask()) == ([], [ask()])
+    (answer,), rest = ready(house.responder, ask())
+    assert (address_in(answer), rest) == ("192.0.2.99", [])
 
 
 def test_a_forgotten_entry_is_not_answered(house: House) -> None:
@@ -82,19 +86,25 @@ def test_with_a_query_log_every_query_takes_the_general_path(house: House) -> No
     assert ready(house.responder, ask()) == ([], [ask()])
 
 
-def test_new_settings_forget_what_was_ready(house: House) -> None:
+def test_new_settings_hold_for_what_was_ready(house: House) -> None:
     keep(house, ask(edns=True))
+    ready(house.responder, ask(edns=True))
     house.policy(udp_size=1400)
-    assert ready(house.responder, ask(edns=True)) == ([], [ask(edns=True)])
+    (answer,), _ = ready(house.responder, ask(edns=True))
+    assert dns.message.from_wire(answer).payload == 1400
 
 
 def test_each_transport_has_answers_of_its_own(house: House) -> None:
-    key = parsed(ask()).key
-    house.memory.put(key, stored(key, age=0.0, lifetime=300.0))
-    answer = house.at_once(ask(), transport="tcp")
-    assert ready(house.responder, ask()) == ([], [ask()])
-    assert ready(house.responder, ask(), transport="tcp") == ([answer], [])
-    assert house.stats.queries == {"udp": 0, "tcp": 2}
+    large = examined(parsed(ask(rdtype="TXT")).key, *(f"@ 300 TXT {number:0200}" for number in range(4)))
+    entry = entries.make(large.message, large.ttl_offsets, stored_at=time.monotonic() - 0.5, lifetime=300.0, stale=0.0)
+    house.memory.put(parsed(ask(rdtype="TXT")).key, entry)
+    (whole,), rest = ready(house.responder, ask(rdtype="TXT"), transport="tcp")
+    assert (len(dns.message.from_wire(whole).answer[0]), rest) == (4, [])
+    assert ready(house.responder, ask(rdtype="TXT")) == (
+        [],
+        [ask(rdtype="TXT")],
+    )  # too large to be answered the short way
+    assert house.stats.queries == {"udp": 0, "tcp": 1}
 
 
 @pytest.mark.parametrize(
@@ -126,4 +136,13 @@ def test_nothing_is_ready_past_its_second(house: House) -> None:
         return True
 
     assert answers.split([asked], now + 0.99, (), admits) == ([(b"id\x80\x83answer", PEER)], [3], [])
-    assert answers.split([asked], now + 1.0, (), admits) == ([], [], [asked])
+    (later,), _, _ = answers.split([asked], now + 1.0, (), admits)
+    assert address_in(later[0]) == ADDRESS
+
+
+def test_what_is_asked_twice_within_a_second_is_ready(house: House) -> None:
+    keep(house, ask())
+    answers = ReadyAnswers(house.memory, truncates=True)
+    now = time.monotonic()
+    given = [answers.split([(ask(), PEER)], now, (PEER,), lambda *_: False)[0][0] for _ in range(4)]
+    assert len({answer for answer, _ in given}) == 1
