@@ -33,6 +33,7 @@ from heimdall_lib.server.tcp import TcpBounds, TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Settings
 from heimdall_lib.shared_cache.cache import NoSharedCache
+from heimdall_lib.shared_cache.warming import NoWarming, Warming
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import SAMPLE_SECONDS, Status
 from heimdall_lib.upstream.forwarder import Forwarder
@@ -43,6 +44,7 @@ _PURGE_STEP = 500  # entries taken out of L1 before others get their turn: well 
 _PROBE_SECONDS = 0.5
 _SELF_QUERY_SECONDS = 1.0
 _REDIS_STOP_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -90,7 +92,8 @@ class Server:
             stats=stats,
         )
         self._forwarder = Forwarder(wiring.forwarding_plan(settings), stats)
-        self._redis = wiring.redis_cache(settings, settings.redis_target, stats) if settings.redis_target else None
+        link = wiring.redis_link(settings, settings.redis_target, stats) if settings.redis_target else None
+        self._redis = wiring.redis_cache(settings, link, stats) if link else None
         self._resolver = Resolver(
             policy=wiring.resolver_policy(settings),
             memory=self._memory,
@@ -99,6 +102,17 @@ class Server:
             spawn=gevent.spawn,
             stats=stats,
         )
+        self._warming: Warming | NoWarming = NoWarming()
+        if link and self._redis and settings.warm_cache_entries:
+            self._warming = Warming(
+                link,
+                self._redis,
+                prefix=settings.redis_key_prefix,
+                tiers=self._resolver,
+                memory=self._memory,
+                bounds=wiring.warming_bounds(settings),
+                stats=stats,
+            )
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
@@ -112,6 +126,7 @@ class Server:
             memory=self._memory,
             forwarder=self._forwarder,
             redis=wiring.redis_words(settings),
+            warming=self._warming.describe,
             shown=lambda: self._settings.shown,
         )
         self._udp, self._tcp, self._http = self._listeners()
@@ -123,6 +138,7 @@ class Server:
         gevent.signal_handler(signal.SIGHUP, self.reload)
         if self._redis:
             self._redis.start()
+        self._warming.start()
         for server in (*self._udp, *self._tcp, *self._http):
             server.start()
         for task in (self._purge, self._probe, self._sample):
@@ -130,6 +146,9 @@ class Server:
         gc.collect()
         gc.freeze()  # what is there now stays, and needs no going through again whenever the collector runs
         self._log_start()
+        self._status.not_ready = "warming"
+        while self._warming.cold and not self._stop.wait(_LOOK_SECONDS):
+            pass
         self._status.not_ready = ""
         self._stop.wait()
         self._drain()
@@ -193,6 +212,7 @@ class Server:
         for udp in self._udp:
             udp.flush()
             udp.close()
+        self._warming.stop(_REDIS_STOP_SECONDS)
         if self._redis:
             self._redis.stop(_REDIS_STOP_SECONDS)
         self._forwarder.close()

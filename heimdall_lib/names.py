@@ -3,6 +3,8 @@
 The one module that uses dnslib.
 """
 
+from collections.abc import Mapping
+
 from dnslib import CLASS, QTYPE, RCODE, RR, TXT, DNSBuffer, DNSHeader, DNSQuestion
 
 from heimdall_lib import wire
@@ -10,6 +12,8 @@ from heimdall_lib.query import Query
 
 _TYPES = {**QTYPE.forward, 53: "SMIMEA"}  # which dnslib calls HIP, the name of 55
 _CLASSES = {1: "IN", 3: "CH", 4: "HS", 254: "NONE", 255: "ANY"}
+_TYPE_NUMBERS = {name: number for number, name in _TYPES.items()}
+_CLASS_NUMBERS = {name: number for number, name in _CLASSES.items()}
 _RCODES = {**RCODE.forward, wire.BADVERS: "BADVERS"}
 
 
@@ -21,6 +25,25 @@ def type_name(qtype: int) -> str:
 def class_name(qclass: int) -> str:
     """Return a class's mnemonic, or ``CLASS1234`` (RFC 3597, section 5)."""
     return _CLASSES.get(qclass, f"CLASS{qclass}")
+
+
+def type_number(name: str) -> int:
+    """Return the type that ``type_name`` calls so; raises ValueError when there is none."""
+    return _number(name, _TYPE_NUMBERS, "TYPE")
+
+
+def class_number(name: str) -> int:
+    """Return the class that ``class_name`` calls so; raises ValueError when there is none."""
+    return _number(name, _CLASS_NUMBERS, "CLASS")
+
+
+def _number(name: str, known: Mapping[str, int], prefix: str) -> int:
+    number = known.get(name)
+    if number is None:
+        number = int(name.removeprefix(prefix)) if name.startswith(prefix) else -1
+    if not 0 <= number <= 0xFFFF:
+        raise ValueError(name)
+    return number
 
 
 def rcode_name(rcode: int) -> str:

@@ -6,7 +6,7 @@ becomes of the flight it waits for; what is read from L2 is examined like an ups
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from heimdall_lib.errors import NoAnswerError, WireError
 from heimdall_lib.flight import Flight, Flights
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
+from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query, question_of
 from heimdall_lib.reply import Kind, Reply, examine
 from heimdall_lib.shared_cache.cache import Found, SharedCache
@@ -61,6 +62,9 @@ class Upstreams(Protocol):
     def view(self, key: bytes) -> str:
         """Return a fingerprint of the servers that answer for a cache key's name."""
 
+    def views(self) -> Collection[str]:
+        """Return every view that a name may have."""
+
     def all_resting(self, key: bytes) -> bool:
         """Say whether every server for a cache key's name is known to be down."""
 
@@ -85,6 +89,7 @@ class Resolver:
         self.policy = policy
         self._memory = memory
         self._failures = FailureCache()
+        self._popularity = Popularity()
         self._shared = shared
         self._upstreams = upstreams
         self._spawn = spawn
@@ -98,6 +103,7 @@ class Resolver:
             self._stats.cache_misses += 1
             return None
         self._stats.cache_hits += 1
+        self._popularity[query.key] += 1
         if self.policy.prefetch and entries.wants_refresh(entry, query.received_at):
             self._refresh(query.key)
         return entry
@@ -117,6 +123,22 @@ class Resolver:
         if outcome is None or outcome.entry is None:
             return stale or outcome or Outcome("upstream", failure=_TOO_LATE)
         return outcome
+
+    def views(self) -> Collection[str]:
+        """Return every view in which this replica shares answers."""
+        return {self.policy.view} if self.policy.view else self._upstreams.views()
+
+    def popular(self, most: int) -> list[tuple[bytes, str, int]]:
+        """Return the cache keys that ``lookup`` found most since the last call, the highest first: key, view, count."""
+        return [(key, self._view(key), count) for key, count in self._popularity.take(most)]
+
+    def wants(self, key: bytes, view: str) -> bool:
+        """Say whether an answer that stands in L2 in ``view`` is ours to take, and L1 has none."""
+        return key not in self._memory and self._view(key) == view
+
+    def keep(self, key: bytes, found: Found) -> bool:
+        """Keep in L1 what was read from L2 though nobody asks, unless L1 has something; say whether it was kept."""
+        return key not in self._memory and self._promote(key, found) is not None
 
     def _fly(self, key: bytes, deadline: float, *, stale: Outcome | None) -> Outcome | None:
         """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with ``stale``."""

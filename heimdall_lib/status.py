@@ -27,13 +27,18 @@ class Status:
         memory: MemoryCache,
         forwarder: Forwarder,
         redis: str,
+        warming: Callable[[], Mapping[str, object]],
         shown: Callable[[], Mapping[str, str]],
     ) -> None:
-        """``redis`` says which Redis is in use and why; ``shown`` returns the effective settings without secrets."""
+        """``redis`` says which Redis is in use and why, ``warming`` how far that is; ``shown`` returns the settings.
+
+        What is shown holds no secrets.
+        """
         self._stats = stats
         self._memory = memory
         self._forwarder = forwarder
         self._redis = redis
+        self._warming = warming
         self._shown = shown
         self._started_at = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
@@ -98,6 +103,7 @@ class Status:
             "dropped_writes": stats.redis_dropped_writes,
             "budget_exceeded": stats.redis_budget_exceeded,
             "bytes_saved": stats.redis_bytes_saved,
+            "warming": dict(self._warming()),
         }
 
     def _rate(self) -> float:

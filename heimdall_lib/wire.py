@@ -37,6 +37,8 @@ UINT16 = Struct("!H")
 UINT32 = Struct("!I")
 _RECORD = Struct("!HHIH")
 _PLAIN_LABEL = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
+_ESCAPED_LABEL = re.compile(r"(?:[A-Za-z0-9_-]|\\[0-9]{3})+").fullmatch
+_ESCAPED_OCTET = re.compile(r"\\([0-9]{3})")
 
 
 class Record(NamedTuple):
@@ -195,3 +197,23 @@ def presentation(name: bytes) -> str:
 
 def _escape(label: bytes) -> str:
     return "".join(chr(octet) if _PLAIN_LABEL(bytes((octet,))) else f"\\{octet:03d}" for octet in label)
+
+
+def from_presentation(text: str) -> bytes:
+    """Return the wire format of a name as ``presentation`` writes it; raises WireError for any other text."""
+    name = b"" if text == "." else b"".join(_unescape(label) for label in text.split("."))
+    if len(name) >= MAX_NAME_SIZE:
+        raise WireError("name longer than 255 octets")
+    return name + b"\0"
+
+
+def _unescape(text: str) -> bytes:
+    if not _ESCAPED_LABEL(text):
+        raise WireError("not a label")
+    try:
+        label = _ESCAPED_OCTET.sub(lambda octet: chr(int(octet[1])), text).encode("latin-1")
+    except UnicodeEncodeError:
+        raise WireError("not an octet") from None
+    if len(label) > 63:
+        raise WireError("label longer than 63 octets")
+    return bytes((len(label),)) + label

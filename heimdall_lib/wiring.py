@@ -14,10 +14,9 @@ from heimdall_lib.shared_cache.client import ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.shared_cache.warming import WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
-
-_WARM_CACHE_DEFAULT = 10000
 
 
 def forwarding_plan(settings: Settings) -> ForwardingPlan:
@@ -61,8 +60,8 @@ def responder_policy(settings: Settings) -> ResponderPolicy:
     )
 
 
-def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisCache:
-    """Return the shared cache in the Redis at ``target``, not yet started."""
+def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
+    """Return the link to the Redis at ``target``, down until the shared cache is started."""
     options = ClientOptions(
         timeout=settings.redis_timeout,
         max_connections=settings.redis_max_connections,
@@ -70,15 +69,28 @@ def redis_cache(settings: Settings, target: RedisTarget, stats: Stats) -> RedisC
         client_cert=settings.redis_client_cert,
         client_key=settings.redis_client_key,
     )
-    link = Link(
+    return Link(
         lambda: connect(target, options),
         name=str(target),
         slow_seconds=settings.redis_read_budget,
         expected=not target.guessed,
         stats=stats,
     )
+
+
+def redis_cache(settings: Settings, link: Link, stats: Stats) -> RedisCache:
+    """Return the shared cache behind ``link``, not yet started."""
     codec = Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
     return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
+
+
+def warming_bounds(settings: Settings) -> WarmingBounds:
+    """Return where warming ends: it leaves half of L1 to what clients ask for meanwhile."""
+    return WarmingBounds(
+        entries=settings.warm_cache_entries,
+        l1_entries=settings.max_cache_size // 2,
+        l1_bytes=settings.max_cache_bytes // 2,
+    )
 
 
 def redis_words(settings: Settings) -> str:
@@ -92,7 +104,6 @@ def without_effect(settings: Settings) -> list[str]:
     """Return the settings that were given, are valid, and change nothing in this version."""
     given = {
         "workers": settings.workers != 1,
-        "warm_cache_entries": settings.warm_cache_entries != _WARM_CACHE_DEFAULT,
         "admin_token": bool(settings.admin_token),
     }
     return [name for name, is_given in given.items() if is_given]

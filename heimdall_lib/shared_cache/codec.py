@@ -16,8 +16,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from heimdall_lib import wire
-from heimdall_lib.errors import HeimdallError
-from heimdall_lib.names import class_name, type_name
+from heimdall_lib.errors import HeimdallError, WireError
+from heimdall_lib.names import class_name, class_number, type_name, type_number
 from heimdall_lib.query import CD_BIT, DO_BIT
 
 SCHEMA = 1
@@ -53,6 +53,19 @@ def redis_key(prefix: str, view: str, key: bytes) -> str:
     qtype, qclass, bits = _KEY_END.unpack_from(key, len(key) - _KEY_END.size)
     flags = (":do" if bits & DO_BIT else "") + (":cd" if bits & CD_BIT else "")
     return f"{prefix}:{SCHEMA}:{view}:{wire.presentation(key)}:{type_name(qtype)}:{class_name(qclass)}{flags}"
+
+
+def cache_key(prefix: str, view: str, name: str) -> bytes | None:
+    """Return the cache key whose Redis key has this name; None when it is no name that ``redis_key`` gives."""
+    before = f"{prefix}:{SCHEMA}:{view}:"
+    owner, *rest = name.removeprefix(before).split(":")
+    try:
+        qtype, qclass = type_number(rest[0]), class_number(rest[1])
+        bits = (DO_BIT if "do" in rest[2:] else 0) | (CD_BIT if "cd" in rest[2:] else 0)
+        key = wire.from_presentation(owner) + _KEY_END.pack(qtype, qclass, bits)
+    except (IndexError, ValueError, WireError):
+        return None
+    return key if redis_key(prefix, view, key) == name else None
 
 
 class Codec:

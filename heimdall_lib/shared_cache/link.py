@@ -61,8 +61,8 @@ class Link:
         """Return the time on Redis's clock, in milliseconds since its epoch."""
         return int(time.monotonic() * 1000 + self._clock_offset)
 
-    def run(self, operation: str, call: Callable[[Client], T]) -> T:
-        """Return ``call(client)``, timed as ``operation``.
+    def run(self, operation: str, call: Callable[[Client], T], *, bulk: bool = False) -> T:
+        """Return ``call(client)``, timed as ``operation``; one in ``bulk`` may take its time.
 
         Raises SharedCacheError when Redis fails; what that and slowness mean for the breaker is seen to.
         """
@@ -78,7 +78,8 @@ class Link:
             seconds = time.monotonic() - started
             self._stats.redis_operations[operation].observe(seconds)
         if seconds > self._slow_seconds:
-            self._fault(f"slow: {operation} took {seconds * 1000:.0f} ms")
+            if not bulk:
+                self._fault(f"slow: {operation} took {seconds * 1000:.0f} ms")
         elif not self._breaker.open:  # what was under way when it opened closes nothing: a probe does
             self._breaker.succeeded()
         return result

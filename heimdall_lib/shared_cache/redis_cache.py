@@ -96,6 +96,16 @@ class RedisCache:
         """Count a value that was found but turned out not to be believed."""
         self._stats.redis_rejected[reason] += 1
 
+    def believed(self, name: str, key: bytes, value: bytes) -> Found:
+        """Return what a value holds; nothing when its time is over, or it is not to be believed, which is counted."""
+        try:
+            stored = self._codec.decode(name, key, value)
+        except RejectedValueError as error:
+            self.reject(error.reason)
+            return NOTHING
+        age = max(0, self._link.now() - stored.stored_at) / 1000
+        return Found(stored.message, age, stored.lifetime) if age < stored.lifetime else NOTHING
+
     def _serve_reads(self) -> None:
         while batch := self._reads.take():
             self._read_batch(batch)
@@ -111,18 +121,12 @@ class RedisCache:
             read.flight.land(self._found(read, value))
 
     def _found(self, read: _Read, value: bytes | None) -> Found:
-        if value is not None:
-            try:
-                stored = self._codec.decode(read.redis_key, read.key, value)
-            except RejectedValueError as error:
-                self.reject(error.reason)
-            else:
-                age = max(0, self._link.now() - stored.stored_at) / 1000
-                if age < stored.lifetime:
-                    self._stats.redis_hits += 1
-                    return Found(stored.message, age, stored.lifetime)
-        self._stats.redis_misses += 1
-        return NOTHING
+        found = NOTHING if value is None else self.believed(read.redis_key, read.key, value)
+        if found.message:
+            self._stats.redis_hits += 1
+        else:
+            self._stats.redis_misses += 1
+        return found
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():
