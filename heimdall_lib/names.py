@@ -38,11 +38,12 @@ def class_number(name: str) -> int:
 
 
 def _number(name: str, known: Mapping[str, int], prefix: str) -> int:
-    number = known.get(name)
-    if number is None:
-        number = int(name.removeprefix(prefix)) if name.startswith(prefix) else -1
+    number = known.get(name, -1)
+    digits = name.removeprefix(prefix)
+    if number < 0 and digits != name and digits.isdecimal():
+        number = int(digits)
     if not 0 <= number <= 0xFFFF:
-        raise ValueError(name)
+        raise ValueError(f"no {prefix} is called {name!r}")
     return number
 
 

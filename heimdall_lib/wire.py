@@ -200,7 +200,10 @@ def _escape(label: bytes) -> str:
 
 
 def from_presentation(text: str) -> bytes:
-    """Return the wire format of a name as ``presentation`` writes it; raises WireError for any other text."""
+    """Return in wire format a name that is written as ``presentation`` does; any octet may be escaped.
+
+    Raises WireError for text that is no such name.
+    """
     name = b"" if text == "." else b"".join(_unescape(label) for label in text.split("."))
     if len(name) >= MAX_NAME_SIZE:
         raise WireError("name longer than 255 octets")

@@ -29,6 +29,7 @@ class House:
             memory=self.memory,
             forwarder=self.forwarder,
             redis="redis://192.0.2.1:6379/0 (redis-url)",
+            warming=lambda: {"state": "running", "entries": 8},
             shown=lambda: self.shown,
         )
 
@@ -124,6 +125,7 @@ def test_l2(house: House) -> None:
         "dropped_writes": 5,
         "budget_exceeded": 6,
         "bytes_saved": 7,
+        "warming": {"state": "running", "entries": 8},
     }
 
 

@@ -363,7 +363,7 @@ def test_a_reply_that_was_truncated_already_stays_so() -> None:
 )
 def test_a_name_is_written_as_in_a_zone_file(name: bytes, text: str) -> None:
     assert wire.presentation(name) == text
-    assert wire_name(text) == name
+    assert wire.from_presentation(text) == wire_name(text) == name
 
 
 def test_a_trailing_newline_does_not_pass_for_a_plain_label() -> None:
@@ -372,3 +372,37 @@ def test_a_trailing_newline_does_not_pass_for_a_plain_label() -> None:
 
 def test_what_follows_the_name_is_not_looked_at() -> None:
     assert wire.presentation(question("example.com", 65) + b"\3") == "example.com"
+
+
+@pytest.mark.parametrize("text", ["a" * 63, ".".join(["a" * 63] * 3 + ["a" * 61]), r"\255" * 63, r"\097"])
+def test_a_name_of_any_size_that_there_is_can_be_read_from_text(text: str) -> None:
+    assert wire.from_presentation(text) == wire_name(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "..",
+        ".a",
+        "a.",
+        "a..b",
+        "a" * 64,
+        r"\001" * 64,
+        ".".join(["a" * 63] * 3 + ["a" * 62]),
+        "a b",
+        "a*",
+        "a\n",
+        "ü",
+        "\N{ARABIC-INDIC DIGIT ONE}",
+        r"\1",
+        r"\12",
+        r"\1x1",
+        r"\256",
+        r"\999",
+        "\\\N{ARABIC-INDIC DIGIT ONE}11",
+    ],
+)
+def test_what_is_no_name_is_not_read(text: str) -> None:
+    with pytest.raises(WireError):
+        wire.from_presentation(text)

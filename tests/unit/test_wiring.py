@@ -16,6 +16,7 @@ from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.resolver import ResolverPolicy
 from heimdall_lib.settings import ForwardZone, Settings, UpstreamServer
 from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.shared_cache.warming import WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
 from tests.fakes import parsed
@@ -32,7 +33,7 @@ def built(given: Settings) -> Iterator[tuple[RedisCache, Any, Stats]]:
     """The shared cache for some settings, the redis-py client it would connect with, and its counters."""
     stats = Stats()
     assert given.redis_target is not None
-    cache = wiring.redis_cache(given, given.redis_target, stats)
+    cache = wiring.redis_cache(given, wiring.redis_link(given, given.redis_target, stats), stats)
     client = cache._link._connect()
     yield cache, client, stats
     client.close()
@@ -176,6 +177,11 @@ class TestRedis:
             assert (len(cache._codec._keys), cache._codec._compress_min_bytes, cache._prefix) == (1, 77, "ours")
 
 
+def test_warming_leaves_half_of_l1_to_what_is_asked_for_meanwhile() -> None:
+    given = settings("--warm-cache-entries=7", "--max-cache-size=1001", "--max-cache-bytes=2001")
+    assert wiring.warming_bounds(given) == WarmingBounds(entries=7, l1_entries=500, l1_bytes=1000, seconds=30.0)
+
+
 class TestWords:
     def test_redis_and_the_step_that_decided(self) -> None:
         given = settings("--redis-url=redis://:hunter2@192.0.2.1")
@@ -271,5 +277,5 @@ class TestReload:
 
 def test_who_gives_a_setting_without_effect_is_told() -> None:
     assert wiring.without_effect(settings()) == []
-    given = settings("--workers", "2", "--warm-cache-entries", "5", "--admin-token", "0123456789abcdef")
-    assert wiring.without_effect(given) == ["workers", "warm_cache_entries", "admin_token"]
+    given = settings("--workers", "2", "--admin-token", "0123456789abcdef")
+    assert wiring.without_effect(given) == ["workers", "admin_token"]
