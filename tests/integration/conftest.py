@@ -125,3 +125,17 @@ def fill_up(server: RedisServer) -> None:
     """Leave no room for writes: nothing is evicted, as Redis's default says."""
     server.admin.set("ballast", bytes(2_000_000))
     server.admin.config_set("maxmemory", "1mb")
+
+
+def start_cluster(start_redis: StartRedis) -> list[RedisServer]:
+    """Three servers that share the slots of a Cluster."""
+    servers = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(unused_port())) for _ in range(3)]
+    for number, server in enumerate(servers):
+        first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+        server.admin.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        server.admin.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    for server in servers[1:]:
+        bus = servers[0].admin.config_get("cluster-port")["cluster-port"]
+        server.admin.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port, bus)
+    eventually(lambda: all(each.admin.cluster("info")["cluster_state"] == "ok" for each in servers), 30.0)
+    return servers

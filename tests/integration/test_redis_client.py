@@ -27,7 +27,7 @@ from heimdall_lib.shared_cache.client import (
     translated,
 )
 from tests.fakes import StreamServer, Threads, eventually, unused_port
-from tests.integration.conftest import RedisServer, StartRedis, after, fill_up
+from tests.integration.conftest import RedisServer, StartRedis, after, fill_up, start_cluster
 
 OPTIONS = ClientOptions(timeout=5.0)
 
@@ -100,15 +100,7 @@ class TestLayouts:
         assert reason_of(refused) == "auth"
 
     def test_a_cluster_of_three(self, start_redis: StartRedis, client_of: Connect) -> None:
-        servers = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(unused_port())) for _ in range(3)]
-        for number, server in enumerate(servers):
-            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
-            server.admin.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
-            server.admin.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
-            bus = servers[0].admin.config_get("cluster-port")["cluster-port"]
-            server.admin.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port, bus)
-        eventually(lambda: all(each.admin.cluster("info")["cluster_state"] == "ok" for each in servers), 30.0)
+        servers = start_cluster(start_redis)
         client = client_of(target("cluster", unused_port(), servers[2].port))
         assert isinstance(client, RedisCluster)
         check_reads_and_writes(client)
