@@ -165,6 +165,9 @@ class Warming:
             self._ended = f"Redis failed, {error.reason}: {error}"
         except _EnoughError as enough:
             self._ended = str(enough)
+        except Exception:
+            log.exception("warming failed inside Heimdall")
+            self._ended = "internal error"
         else:
             self._ended = "Redis has no more"
         self._ended_at, self._state = time.monotonic(), "done"

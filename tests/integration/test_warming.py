@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -572,6 +573,37 @@ class TestWhenRedisIsIll:
         assert replica.ended().startswith("Redis failed, auth: ")
         assert replica.stats.redis_up
         assert replica.stats.redis_errors == {"auth": 1}
+
+    def test_a_bug_ends_it_and_nothing_else(self, contents: Contents, replica_of: MakeReplica, lines: Lines) -> None:
+        class Broken(ScriptedUpstreams):
+            def view(self, question: bytes) -> str:
+                raise ZeroDivisionError
+
+        contents.put(1)
+        replica = replica_of(started=False, share_seconds=0.05)
+        replica.resolver._upstreams = Broken()
+        replica.start()
+        assert replica.ended() == "internal error"
+        assert "ERROR warming failed inside Heimdall" in list(lines)
+        replica.resolver._upstreams = replica.upstreams
+        replica.ask_for(2, times=2)
+        eventually(lambda: contents.admin.zcard(contents.ranking()) == 1)
+        replica.stop()
+
+    def test_the_user_that_the_documentation_makes_may_do_all_of_it(
+        self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica
+    ) -> None:
+        documentation = Path(__file__).parents[2] / "docs" / "redis.md"
+        (command,) = re.findall(r"^ACL SETUSER .+$", documentation.read_text(), re.MULTILINE)
+        redis_server.admin.execute_command(*command.split())
+        contents.put(1)
+        contents.rank({1: 5})
+        replica = replica_of(replace(redis_server.target, username="heimdall", password=Secret("PASSWORD")))
+        assert replica.ended() == ALL
+        replica.ask_for(1, times=2)
+        replica.stop()
+        assert contents.admin.zscore(contents.ranking(), name_of(key(1))) == 7
+        assert replica.stats.redis_errors == {}
 
 
 class TestSharing:
