@@ -33,7 +33,6 @@ from heimdall_lib.server.tcp import TcpBounds, TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Settings
 from heimdall_lib.shared_cache.cache import NoSharedCache
-from heimdall_lib.shared_cache.warming import NoWarming, Warming
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import SAMPLE_SECONDS, Status
 from heimdall_lib.upstream.forwarder import Forwarder
@@ -102,17 +101,9 @@ class Server:
             spawn=gevent.spawn,
             stats=stats,
         )
-        self._warming: Warming | NoWarming = NoWarming()
-        if link and self._redis and settings.warm_cache_entries:
-            self._warming = Warming(
-                link,
-                self._redis,
-                prefix=settings.redis_key_prefix,
-                tiers=self._resolver,
-                memory=self._memory,
-                bounds=wiring.warming_bounds(settings),
-                stats=stats,
-            )
+        self._warming = wiring.warming(
+            settings, link, self._redis, resolver=self._resolver, memory=self._memory, stats=stats
+        )
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,

@@ -7,14 +7,15 @@ from typing import Any
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.config import RELOADABLE
 from heimdall_lib.lifetime import TtlPolicy
-from heimdall_lib.resolver import ResolverPolicy
+from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
 from heimdall_lib.shared_cache.client import ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
-from heimdall_lib.shared_cache.warming import WarmingBounds
+from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
 
@@ -84,13 +85,25 @@ def redis_cache(settings: Settings, link: Link, stats: Stats) -> RedisCache:
     return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
 
 
-def warming_bounds(settings: Settings) -> WarmingBounds:
-    """Return where warming ends: it leaves half of L1 to what clients ask for meanwhile."""
-    return WarmingBounds(
+def warming(
+    settings: Settings,
+    link: Link | None,
+    shared: RedisCache | None,
+    *,
+    resolver: Resolver,
+    memory: MemoryCache,
+    stats: Stats,
+) -> Warming | NoWarming:
+    """Return what fills L1 from L2 at start, if there is one; half of L1 is left to what clients ask for meanwhile."""
+    if link is None or shared is None or not settings.warm_cache_entries:
+        return NoWarming()
+    bounds = WarmingBounds(
         entries=settings.warm_cache_entries,
         l1_entries=settings.max_cache_size // 2,
         l1_bytes=settings.max_cache_bytes // 2,
     )
+    prefix = settings.redis_key_prefix
+    return Warming(link, shared, prefix=prefix, tiers=resolver, memory=memory, bounds=bounds, stats=stats)
 
 
 def redis_words(settings: Settings) -> str:

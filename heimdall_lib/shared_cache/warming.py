@@ -8,23 +8,19 @@ held up; what is found goes through the same checks as what a query reads; the f
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
-from heapq import merge
-from operator import itemgetter
 from threading import Event, Thread
 from typing import Protocol, TypeVar
 
 from heimdall_lib.errors import HeimdallError, SharedCacheError
 from heimdall_lib.memory_cache import MemoryCache
-from heimdall_lib.shared_cache import ranking
 from heimdall_lib.shared_cache.cache import Found
-from heimdall_lib.shared_cache.client import Client, multi_get, reason_of
-from heimdall_lib.shared_cache.codec import SCHEMA, cache_key, redis_key
+from heimdall_lib.shared_cache.client import Client, multi_get
+from heimdall_lib.shared_cache.codec import cache_key
 from heimdall_lib.shared_cache.link import Link
-from heimdall_lib.shared_cache.ranking import DAY_MILLISECONDS, PAGE, Place, ranking_key
+from heimdall_lib.shared_cache.popular import PopularKeys
+from heimdall_lib.shared_cache.ranking import names_by_rank
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
 
@@ -36,12 +32,8 @@ _BATCH = 64  # values that are read at once, and taken in 1 to 2 ms
 _PAUSE_SECONDS = 0.004  # between steps
 _LOOK_SECONDS = 0.05  # between looks whether Redis is there
 _SHARE_SECONDS = 30.0
-_SHARED_KEYS = 1000  # as many as a replica tells the others of at a time
-_SHARED_AT_ONCE = 50
 _REDIS_PATIENCE_SECONDS = 1.0
 _READY_SECONDS = 5.0
-
-_score_of = itemgetter(0)
 
 
 class Tiers(Protocol):
@@ -116,7 +108,7 @@ class Warming:
         self._share_seconds = share_seconds
         self._started_at = self._began_at = self._ended_at = 0.0
         self._state, self._entries, self._ended = "waiting", 0, ""
-        self._refusal = ""
+        self._popular = PopularKeys(link, prefix=prefix, take=tiers.popular, stats=stats)
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="redis-warming", daemon=True)
 
@@ -136,7 +128,8 @@ class Warming:
         age = time.monotonic() - self._started_at
         if self._state == "waiting":
             return age < _REDIS_PATIENCE_SECONDS
-        return self._state == "running" and age < _READY_SECONDS and self._in_time()
+        in_time = self._began_at - self._started_at < _REDIS_PATIENCE_SECONDS
+        return self._state == "running" and in_time and age < _READY_SECONDS
 
     def describe(self) -> dict[str, object]:
         """Return how far it is, ready for JSON: off, waiting (for Redis), running or done, and what ended it."""
@@ -144,17 +137,14 @@ class Warming:
         seconds = round(now - self._began_at, 3)
         return {"state": self._state, "entries": self._entries, "seconds": seconds, "ended": self._ended}
 
-    def _in_time(self) -> bool:
-        return self._began_at - self._started_at < _REDIS_PATIENCE_SECONDS
-
     def _run(self) -> None:
         while self._link.open and not self._stopping.wait(_LOOK_SECONDS):
             pass
         if not self._stopping.is_set():
             self._warm()
         while not self._stopping.wait(self._share_seconds):
-            self._share()
-        self._share()
+            self._popular.share()
+        self._popular.share()
 
     def _warm(self) -> None:
         self._began_at, self._state = time.monotonic(), "running"
@@ -178,7 +168,7 @@ class Warming:
     def _take_all(self) -> None:
         """Take over what Redis has until there is no more; raises when there is another end."""
         batch: dict[str, bytes] = {}
-        for name, view in self._names():
+        for name, view in names_by_rank(self._ask, self._prefix, sorted(self._tiers.views()), self._link.now()):
             key = cache_key(self._prefix, view, name)
             if key is not None and self._tiers.wants(key, view):
                 batch[name] = key
@@ -187,38 +177,6 @@ class Warming:
                 batch = {}
         if batch:
             self._take(batch)
-
-    def _names(self) -> Iterator[tuple[str, str]]:
-        """Yield names of keys with their views: first those in the rankings of today and yesterday, then all."""
-        views, today = sorted(self._tiers.views()), self._link.now() // DAY_MILLISECONDS
-        ranked = [self._ranked(view, day) for view in views for day in (today, today - 1)]
-        for _, name, view in merge(*ranked, key=_score_of, reverse=True):
-            yield name, view
-        for view in views:
-            for name in self._present(view):
-                yield name, view
-
-    def _ranked(self, view: str, day: int) -> Iterator[tuple[float, str, str]]:
-        key, start = ranking_key(self._prefix, view, day), 0
-        while True:
-            try:
-                page = self._ask("rank", partial(ranking.page, ranking=key, start=start))
-            except SharedCacheError as error:
-                if error.reason != "response":
-                    raise
-                return  # what stands there is no ranking
-            for score, name in page:
-                yield score, name, view
-            if len(page) < PAGE:
-                return
-            start += PAGE
-
-    def _present(self, view: str) -> Iterator[str]:
-        pattern = f"{self._prefix}:{SCHEMA}:{view}:*"
-        place: Place | None = Place()
-        while place is not None:
-            names, place = self._ask("scan", partial(ranking.walk, pattern=pattern, place=place))
-            yield from names
 
     def _take(self, batch: dict[str, bytes]) -> None:
         """Read the values of some keys, and keep in L1 what is to be believed."""
@@ -251,28 +209,3 @@ class Warming:
             raise _EnoughError("L1 is half full")
         if time.monotonic() - self._began_at >= bounds.seconds:
             raise _EnoughError(f"{bounds.seconds:g} s are over")
-
-    def _share(self) -> None:
-        """Add to Redis's rankings what was asked for since the last time; while Redis is down that is lost."""
-        by_view: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-        for key, view, count in self._tiers.popular(_SHARED_KEYS):
-            by_view[view].append((redis_key(self._prefix, view, key), count))
-        for view, counts in by_view.items():
-            name = ranking_key(self._prefix, view, self._link.now() // DAY_MILLISECONDS)
-            for start in range(0, len(counts), _SHARED_AT_ONCE):
-                if self._link.open or not self._add(name, counts[start : start + _SHARED_AT_ONCE]):
-                    return
-
-    def _add(self, name: str, counts: list[tuple[str, int]]) -> bool:
-        try:
-            refusal = self._link.run("popular", lambda client: ranking.add(client, name, counts), bulk=True)
-        except SharedCacheError:
-            return False  # counted by the link
-        reason = reason_of(refusal) if refusal is not None else ""
-        if reason:
-            self._stats.redis_errors[reason] += 1
-        if reason != self._refusal:
-            self._refusal = reason
-            if reason:
-                log.warning("Redis does not take which names are popular (%s: %s)", reason, refusal)
-        return not reason
