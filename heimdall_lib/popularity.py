@@ -29,6 +29,6 @@ class Popularity(dict[bytes, int]):
 
     def take(self, most: int) -> list[tuple[bytes, int]]:
         """Return the ``most`` keys with the highest counts, the highest first, and count from zero again."""
-        top = nlargest(most, self.items(), key=_count_of)
+        counts = list(self.items())
         self.clear()
-        return top
+        return nlargest(most, counts, key=_count_of)

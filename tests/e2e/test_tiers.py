@@ -125,7 +125,7 @@ def test_a_killed_redis_costs_no_answer_and_is_used_again_when_it_is_back(
         upstream.add(f"{name}.example.com", "A", "192.0.2.1")
     replicas = [heimdall("--redis-url", redis.url), heimdall("--redis-url", redis.url)]
     for replica in replicas:
-        replica.wait_for_redis()
+        replica.wait_for_line("entries from Redis after")
         replica.ask("cached.example.com")
     marks = [len(replica.lines) for replica in replicas]
 

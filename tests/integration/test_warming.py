@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -610,15 +611,24 @@ class TestSharing:
     """What clients ask for becomes the order in which others warm."""
 
     def test_replicas_add_up_what_their_clients_ask_for(self, contents: Contents, replica_of: MakeReplica) -> None:
-        one, other = replica_of(share_seconds=0.05), replica_of(share_seconds=0.05)
+        one, other = replica_of(), replica_of()
         for each in (one, other):
             each.ended()
         one.ask_for(1, times=3)
         one.ask_for(2, times=7)
         other.ask_for(1, times=10)
-        wanted = [(name_of(key(1)).encode(), 13.0), (name_of(key(2)).encode(), 7.0)]
-        eventually(lambda: contents.admin.zrevrange(contents.ranking(), 0, -1, withscores=True) == wanted)
+        for each in (one, other):
+            each.stop()
+        ranked = contents.admin.zrevrange(contents.ranking(), 0, -1, withscores=True)
+        assert ranked == [(name_of(key(1)).encode(), 13.0), (name_of(key(2)).encode(), 7.0)]
         assert 0 < contents.admin.ttl(contents.ranking()) <= 2 * DAY_SECONDS
+
+    def test_they_go_out_from_time_to_time(self, contents: Contents, replica_of: MakeReplica) -> None:
+        replica = replica_of(share_seconds=0.05)
+        for number in (1, 2, 3):
+            replica.ask_for(number)
+            replica.ask_for(number)
+            eventually(partial(contents.admin.zscore, contents.ranking(), name_of(key(number))))
 
     def test_more_than_go_out_at_once_are_shared_too(self, contents: Contents, replica_of: MakeReplica) -> None:
         replica = replica_of()
