@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from heimdall_lib.entry import message_of
+from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.reply import Reply
 from heimdall_lib.resolver import Resolver, ResolverPolicy
@@ -535,6 +536,23 @@ class TestWhenRedisIsIll:
         redis_server.pause()
         assert replica.ended().startswith("Redis failed, timeout: ")
         redis_server.resume()
+
+    def test_left_alone_since_queries_failed(self, contents: Contents, replica_of: MakeReplica) -> None:
+        replica = replica_of(started=False)
+
+        class Failing(ScriptedUpstreams):
+            def view(self, question: bytes) -> str:
+                while not replica.link.open:
+                    with pytest.raises(SharedCacheError):
+                        replica.link.run("get", lambda client: client.no_such_command())
+                return VIEW
+
+        contents.put(1)
+        replica.resolver._upstreams = Failing()
+        replica.start()
+        assert replica.ended() == "Redis is not in use"
+        assert replica.has() == []
+        replica.stop()
 
     def test_absent_at_the_start(
         self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica, lines: Lines
