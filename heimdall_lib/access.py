@@ -39,18 +39,19 @@ class RateLimiter:
     """A token bucket for every client network: /32 for IPv4, /56 for IPv6."""
 
     def __init__(self, *, rate: float, burst: float) -> None:
-        """Refill ``rate`` tokens (queries) per second, up to ``burst``; a rate of 0 allows everything."""
-        self._rate = rate
+        """Refill ``rate`` tokens per second, up to ``burst``."""
+        self.rate = rate
+        """Tokens (queries) per second; 0 allows everything."""
         self._burst = max(burst, 1.0)
         self._buckets: LRU[str | bytes, tuple[float, float]] = LRU(_REMEMBERED)
 
     def allows(self, host: str, now: float) -> bool:
         """Take a token for one query from ``host`` at ``now``; say whether there was one."""
-        if not self._rate:
+        if not self.rate:
             return True
         network = IPv6Address(host.partition("%")[0]).packed[:7] if ":" in host else host
         tokens, since = self._buckets.get(network, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        tokens = min(self._burst, tokens + (now - since) * self.rate)
         allowed = tokens >= 1.0
         self._buckets[network] = (tokens - 1.0 if allowed else tokens, now)
         return allowed

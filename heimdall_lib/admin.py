@@ -1,24 +1,37 @@
 """The HTTP side: metrics, health, readiness and what the process knows of itself.
 
 Rules: a request never touches the query path but by asking a real query; no secret and no address of a client in any
-answer; an unknown path is 404, another method 405.
+answer; an unknown path is 404, another method 405; what changes anything needs the token or, when there is none, comes
+from this machine and from no web page.
 """
 
+import hmac
 import json
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import Any
+from urllib.parse import parse_qsl
 
 from gevent.pywsgi import WSGIServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from heimdall_lib import wire
+from heimdall_lib.errors import ChannelError, WireError
+from heimdall_lib.invalidations import EVERYTHING, Flush
+from heimdall_lib.names import type_number
 
 log = logging.getLogger("heimdall.admin")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 Answer = tuple[str, str, bytes]
 """Status line, content type and body."""
+
+
+class _BadRequest(Exception):  # noqa: N818 - the asker's fault, not ours
+    """What is wrong with a request, in words for whoever sent it."""
 
 
 class Admin:
@@ -31,19 +44,27 @@ class Admin:
         answers: Callable[[], str],
         ready: Callable[[], str],
         stats: Callable[[], Mapping[str, object]],
+        flush: Callable[[Flush], Mapping[str, object]],
+        entry: Callable[[bytes, int], Mapping[str, object]],
+        token: str,
     ) -> None:
-        """Serve these: ``answers`` and ``ready`` return why not, empty when all is well."""
+        """Serve these: ``answers`` and ``ready`` return why not, empty when all is well; ``token`` may be empty."""
         self._registry = registry
         self._answers = answers
         self._ready = ready
         self._stats = stats
+        self._flush = flush
+        self._entry = entry
+        self._token = token.encode()
         self._routes: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
             "/metrics": self._metrics,
             "/healthz": lambda _: _health(self._answers()),
             "/health": lambda _: _health(self._answers()),
             "/readyz": lambda _: _health(self._ready()),
             "/stats": self._show_stats,
+            "/cache/entry": self._show_entry,
         }
+        self._changing: dict[str, Callable[[Mapping[str, Any]], Answer]] = {"/cache/flush": self._flush_cache}
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -55,21 +76,53 @@ class Admin:
             ("X-Content-Type-Options", "nosniff"),
         ]
         if status.startswith("405"):
-            headers.append(("Allow", "GET, HEAD"))
+            headers.append(("Allow", "POST" if environ["PATH_INFO"] in self._changing else "GET, HEAD"))
         start_response(status, headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     def _answer(self, environ: Mapping[str, Any]) -> Answer:
-        route = self._routes.get(environ["PATH_INFO"])
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        changes = path in self._changing
+        route = self._changing.get(path) or self._routes.get(path)
         if route is None:
-            return _text("404 Not Found", "no such page: try " + " ".join(self._routes))
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _text("405 Method Not Allowed", "GET only")
+            return _text("404 Not Found", "no such page: try " + " ".join((*self._routes, *self._changing)))
+        if method not in (("POST",) if changes else ("GET", "HEAD")):
+            return _text("405 Method Not Allowed", "POST only" if changes else "GET only")
+        why_not = self._why_not_allowed(environ) if changes else ""
         try:
-            return route(environ)
+            return _json("403 Forbidden", {"error": why_not}) if why_not else route(environ)
+        except _BadRequest as error:
+            return _json("400 Bad Request", {"error": str(error)})
+        except ChannelError as error:
+            return _json("503 Service Unavailable", {"error": str(error)})
         except Exception:
-            log.exception("%s could not be answered", environ["PATH_INFO"])
+            log.exception("%s could not be answered", path)
             return _text("500 Internal Server Error", "see the log")
+
+    def _why_not_allowed(self, environ: Mapping[str, Any]) -> str:
+        """Return why a request may change nothing, empty when it may."""
+        if self._token:
+            given = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1", "replace")
+            right = hmac.compare_digest(given, b"Bearer " + self._token)
+            return "" if right else "this needs the admin token: Authorization: Bearer ..."
+        if not _is_loopback(environ["REMOTE_ADDR"]):
+            return "without an admin token this is answered on loopback only"
+        # A browser on this machine may send what any page tells it to, and says so.
+        return "without an admin token no web page may ask this" if "HTTP_ORIGIN" in environ else ""
+
+    def _flush_cache(self, environ: Mapping[str, Any]) -> Answer:
+        fields = _fields(environ, "name", "type", "subtree", "all")
+        everything, subtree = _truth(fields, "all"), _truth(fields, "subtree")
+        if everything:
+            if len(fields) > 1:
+                raise _BadRequest("all: goes with nothing else")
+            return _json("200 OK", self._flush(EVERYTHING))
+        qtype = _type(fields["type"]) if "type" in fields else None
+        return _json("200 OK", self._flush(Flush(_name(fields), qtype, subtree)))
+
+    def _show_entry(self, environ: Mapping[str, Any]) -> Answer:
+        fields = _fields(environ, "name", "type")
+        return _json("200 OK", self._entry(_name(fields), _type(fields.get("type", "A"))))
 
     def _metrics(self, environ: Mapping[str, Any]) -> Answer:
         encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
@@ -90,3 +143,51 @@ def _health(why_not: str) -> Answer:
 
 def _text(status: str, text: str) -> Answer:
     return status, "text/plain; charset=utf-8", text.encode() + b"\n"
+
+
+def _json(status: str, answer: Mapping[str, object]) -> Answer:
+    return status, "application/json", json.dumps(answer).encode() + b"\n"
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+def _fields(environ: Mapping[str, Any], *known: str) -> dict[str, str]:
+    """Return the fields of a request's query string, each of which is known and given once."""
+    pairs = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    fields = dict(pairs)
+    for field in fields:
+        if field not in known:
+            raise _BadRequest(f"unknown field: this takes {', '.join(known)}")
+    if len(fields) != len(pairs):
+        raise _BadRequest("a field is given twice")
+    return fields
+
+
+def _truth(fields: Mapping[str, str], field: str) -> bool:
+    text = fields.get(field, "false").lower()
+    if text not in ("true", "false"):
+        raise _BadRequest(f"{field}: true or false")
+    return text == "true"
+
+
+def _name(fields: Mapping[str, str]) -> bytes:
+    if "name" not in fields:
+        raise _BadRequest("name: missing")
+    try:
+        return wire.from_presentation(fields["name"])
+    except WireError as error:
+        raise _BadRequest(f"name: {error}") from None
+
+
+def _type(text: str) -> int:
+    try:
+        return type_number(text.upper())
+    except ValueError:
+        raise _BadRequest("type: a mnemonic such as AAAA, or TYPE28") from None

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -152,87 +153,149 @@ class _Mmsghdr(ctypes.Structure):
     _fields_ = (("header", _Msghdr), ("size", ctypes.c_uint))
 
 
-_NAME_SIZE = 28  # struct sockaddr_in6, the larger of the two
-_INTS = ctypes.sizeof(_Mmsghdr) // 4  # a message header counted in 32-bit integers
-_SIZE_AT = _Mmsghdr.size.offset // 4
-_LONGS = ctypes.sizeof(_Iovec) // 8
+_NAME_SIZE = 28  # struct sockaddr_in6; a struct sockaddr_in fits, and what follows it does no harm
+_HEADER_SIZE, _IOVEC_SIZE = ctypes.sizeof(_Mmsghdr), ctypes.sizeof(_Iovec)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MMSG = sys.platform == "linux" and hasattr(_LIBC, "recvmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
+_CROWD_SECONDS = 0.00005  # a datagram that comes so soon after another was perhaps waiting with more
+_SMALL = 512  # bytes of a message that are received next to those of the others; few have more
+_SMALL_STARTS = range(0, BATCH * _SMALL, _SMALL)
+_NAME_STARTS = range(0, BATCH * _NAME_SIZE, _NAME_SIZE)
 
 
-class _Vector:
-    """Room for one batch: the messages, their peers, and what the kernel wants to know of them."""
+class _Inbox:
+    """Room for one batch to be received: the beginnings of all messages are in one piece, so that one copy has them."""
 
-    def __init__(self, room: int, *, named: bool = True) -> None:
+    def __init__(self, room: int, *, named: bool) -> None:
         """Allocate ``room`` bytes for each message, and room for its peer's address if they are ``named``."""
-        self.headers = (_Mmsghdr * BATCH)()
-        iovecs = (_Iovec * BATCH)()
-        data = ctypes.create_string_buffer(room * BATCH)
-        names = ctypes.create_string_buffer(_NAME_SIZE * BATCH)
+        self._room = room - _SMALL
+        self._headers = (_Mmsghdr * BATCH)()
+        self._iovecs = (_Iovec * (2 * BATCH))()
+        small = ctypes.create_string_buffer(BATCH * _SMALL)
+        rest = ctypes.create_string_buffer(BATCH * self._room)
+        names = ctypes.create_string_buffer(BATCH * _NAME_SIZE)
         for index in range(BATCH):
-            iovecs[index].base = ctypes.addressof(data) + index * room
-            iovecs[index].size = room
-            header = self.headers[index].header
+            first, second = self._iovecs[2 * index], self._iovecs[2 * index + 1]
+            first.base, first.size = ctypes.addressof(small) + index * _SMALL, _SMALL
+            second.base, second.size = ctypes.addressof(rest) + index * self._room, self._room
+            header = self._headers[index].header
+            header.iovec, header.iovecs = ctypes.addressof(first), 2
             if named:
-                header.name = ctypes.addressof(names) + index * _NAME_SIZE
-                header.name_size = _NAME_SIZE
-            header.iovec = ctypes.addressof(iovecs) + index * ctypes.sizeof(_Iovec)
-            header.iovecs = 1
-        self.ints = memoryview(self.headers).cast("B").cast("I")
-        self.sizes = memoryview(iovecs).cast("B").cast("Q")
-        self.data = memoryview(data).cast("B")
-        self.names = memoryview(names).cast("B")
+                header.name, header.name_size = ctypes.addressof(names) + index * _NAME_SIZE, _NAME_SIZE
+        self._small, self._rest, self.names = memoryview(small).cast("B"), memoryview(rest).cast("B"), memoryview(names)
+        self._sizes = memoryview(self._headers).cast("B").cast("I")[_Mmsghdr.size.offset // 4 :: _HEADER_SIZE // 4]
 
-
-class Batched:
-    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library."""
-
-    name = "recvmmsg and sendmmsg"
-
-    def __init__(self, sock: socket.socket) -> None:
-        """Use a bound socket."""
-        self._fd = sock.fileno()
-        self._in = _Vector(_MAX_QUERY)
-        self._out = _Vector(_MAX_MESSAGE)
-        self._hosts: LRU[bytes, str] = LRU(_REMEMBERED_HOSTS)
-        # struct sockaddr_in and struct sockaddr_in6, and where in them the address is
-        inet6 = sock.family == socket.AF_INET6
-        self._peer_size, self._address = (28, slice(8, 24)) if inet6 else (16, slice(4, 8))
-
-    def receive(self) -> list[tuple[bytes, Peer]]:
-        """See ``Datagrams``."""
-        vector, size = self._in, self._peer_size
-        count: int = _LIBC.recvmmsg(self._fd, vector.headers, BATCH, socket.MSG_DONTWAIT, None)
+    def receive(self, fd: int) -> list[bytes]:
+        """Return the messages that wait, a batch at most; ``names`` tells their peers, one after the other."""
+        count: int = _LIBC.recvmmsg(fd, self._headers, BATCH, socket.MSG_DONTWAIT, None)
         if count < 0:
             _raise_unless_full()
             return []
-        data, names, ints = vector.data, vector.names, vector.ints
-        return [
-            (
-                bytes(data[index * _MAX_QUERY : index * _MAX_QUERY + ints[index * _INTS + _SIZE_AT]]),
-                bytes(names[index * _NAME_SIZE : index * _NAME_SIZE + size]),
-            )
-            for index in range(count)
-        ]
+        sizes = self._sizes[:count].tolist()
+        small = bytes(self._small[: count * _SMALL])
+        messages = [small[start : start + size] for start, size in zip(_SMALL_STARTS, sizes, strict=False)]
+        if max(sizes, default=0) > _SMALL:
+            for index, size in enumerate(sizes):
+                if size > _SMALL:
+                    start = index * self._room
+                    messages[index] = messages[index][:_SMALL] + self._rest[start : start + size - _SMALL]
+        return messages
 
-    def send(self, datagrams: Sequence[tuple[bytes, Peer]]) -> int:
-        """See ``Datagrams``."""
-        vector, peer_size = self._out, self._peer_size
-        data, names, sizes = vector.data, vector.names, vector.sizes
-        for index, (message, peer) in enumerate(datagrams):
+
+class _Outbox:
+    """Room for one batch to be sent: all messages in one piece, so that one copy places them all."""
+
+    def __init__(self, *, named: bool) -> None:
+        """Allocate room for the largest messages, and for their peers' addresses if they are ``named``."""
+        self._headers = (_Mmsghdr * BATCH)()
+        self._iovecs = (_Iovec * BATCH)()
+        data = ctypes.create_string_buffer(BATCH * _MAX_MESSAGE)
+        names = ctypes.create_string_buffer(BATCH * _NAME_SIZE)
+        for index in range(BATCH):
+            header = self._headers[index].header
+            header.iovec, header.iovecs = ctypes.addressof(self._iovecs[index]), 1
+            if named:
+                header.name, header.name_size = ctypes.addressof(names) + index * _NAME_SIZE, _NAME_SIZE
+        self._start = ctypes.addressof(data)
+        self._data, self._names = memoryview(data).cast("B"), memoryview(names).cast("B")
+        self._places = memoryview(self._iovecs).cast("B").cast("Q")
+
+    def send(self, fd: int, messages: Sequence[bytes], names: bytes = b"") -> int:
+        """Send a batch at most; ``names`` tells their peers, one after the other. Return how many were taken."""
+        joined = b"".join(messages)
+        self._data[: len(joined)] = joined
+        self._names[: len(names)] = names
+        places, start, index = self._places, self._start, 0
+        for message in messages:
             size = len(message)
-            start = index * _MAX_MESSAGE
-            data[start : start + size] = message
-            sizes[index * _LONGS + 1] = size
-            names[index * _NAME_SIZE : index * _NAME_SIZE + peer_size] = peer
-        count: int = _LIBC.sendmmsg(self._fd, vector.headers, len(datagrams), socket.MSG_DONTWAIT)
+            places[index], places[index + 1] = start, size
+            start += size
+            index += 2
+        count: int = _LIBC.sendmmsg(fd, self._headers, len(messages), socket.MSG_DONTWAIT)
         if count < 0:
             _raise_unless_full()
             return 0
         return count
 
+
+class Batched:
+    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library, when there is more than one datagram.
+
+    A datagram on its own is received and answered some microseconds sooner by the socket's own methods; its peer is
+    then what those make of it, a tuple, and else a ``struct sockaddr``.
+    """
+
+    name = "recvmmsg and sendmmsg"
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Use a bound socket that is not in blocking mode."""
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._in = _Inbox(_MAX_QUERY, named=True)
+        self._out = _Outbox(named=True)
+        self._hosts: LRU[bytes, str] = LRU(_REMEMBERED_HOSTS)
+        # Where the address is in struct sockaddr_in6 and struct sockaddr_in.
+        self._address = slice(8, 24) if sock.family == socket.AF_INET6 else slice(4, 8)
+        self._alone_since = 0.0  # when the last one was received that came alone; 0 after several
+
+    def receive(self) -> list[tuple[bytes, Peer]]:
+        """See ``Datagrams``."""
+        now = time.monotonic()
+        if now - self._alone_since > _CROWD_SECONDS and self._alone_since:
+            self._alone_since = now
+            try:
+                return [self._sock.recvfrom(_MAX_QUERY)]
+            except BlockingIOError:
+                return []
+        messages = self._in.receive(self._fd)
+        self._alone_since = now if len(messages) < 2 else 0.0
+        names = bytes(self._in.names[: len(messages) * _NAME_SIZE])
+        peers = [names[start : start + _NAME_SIZE] for start in _NAME_STARTS[: len(messages)]]
+        return list(zip(messages, peers, strict=True))
+
+    def send(self, datagrams: Sequence[tuple[bytes, Peer]]) -> int:
+        """See ``Datagrams``."""
+        message, peer = datagrams[0]
+        if isinstance(peer, tuple):
+            try:
+                self._sock.sendto(message, peer)
+            except BlockingIOError:
+                return 0
+            return 1
+        messages, peers = zip(*datagrams, strict=True)
+        try:
+            names = b"".join(peers)
+        except TypeError:  # some came alone: up to the first of them
+            count = next(index for index, one in enumerate(peers) if isinstance(one, tuple))
+            return self._out.send(self._fd, messages[:count], b"".join(peers[:count]))
+        return self._out.send(self._fd, messages, names)
+
     def host(self, peer: Peer) -> str:
         """See ``Datagrams``."""
+        text: str | None
+        if isinstance(peer, tuple):
+            text = peer[0]
+            return text
         address: bytes = peer[self._address]
         text = self._hosts.get(address)
         if text is None:
@@ -245,36 +308,16 @@ class ConnectedBatched:
 
     def __init__(self) -> None:
         """Allocate the buffers; the pages that no message touches cost nothing."""
-        self._in = _Vector(_MAX_MESSAGE, named=False)
-        self._out = _Vector(_MAX_MESSAGE, named=False)
+        self._in = _Inbox(_MAX_MESSAGE, named=False)
+        self._out = _Outbox(named=False)
 
     def receive(self, sock: socket.socket) -> list[bytes]:
         """See ``ConnectedDatagrams``."""
-        vector = self._in
-        count: int = _LIBC.recvmmsg(sock.fileno(), vector.headers, BATCH, socket.MSG_DONTWAIT, None)
-        if count < 0:
-            _raise_unless_full()
-            return []
-        data, ints = vector.data, vector.ints
-        return [
-            bytes(data[index * _MAX_MESSAGE : index * _MAX_MESSAGE + ints[index * _INTS + _SIZE_AT]])
-            for index in range(count)
-        ]
+        return self._in.receive(sock.fileno())
 
     def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
         """See ``ConnectedDatagrams``."""
-        vector = self._out
-        data, sizes = vector.data, vector.sizes
-        for index, message in enumerate(messages):
-            size = len(message)
-            start = index * _MAX_MESSAGE
-            data[start : start + size] = message
-            sizes[index * _LONGS + 1] = size
-        count: int = _LIBC.sendmmsg(sock.fileno(), vector.headers, len(messages), socket.MSG_DONTWAIT)
-        if count < 0:
-            _raise_unless_full()
-            return 0
-        return count
+        return self._out.send(sock.fileno(), messages)
 
 
 def _raise_unless_full() -> None:

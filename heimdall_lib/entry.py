@@ -76,6 +76,33 @@ def rcode_of(entry: Entry) -> int:
     return message_of(entry)[3] & wire.RCODE_MASK
 
 
+def same_answer(one: Entry, other: Entry) -> bool:
+    """Say whether two answers to one question tell a client the same.
+
+    That is the response code and the answer section, whatever the TTLs and the order of records.
+    """
+    first, second = message_of(one), message_of(other)
+    return first == second or _told(first) == _told(second)
+
+
+def _told(message: bytes) -> tuple[int, frozenset[tuple[bytes, bytes, bytes]]]:
+    """Return the response code, and owner, type with class, and data of each record of the answer section.
+
+    A name in the data that is compressed in two ways makes equal answers seem to differ: rarely, for a server
+    compresses the same answer in the same way.
+    """
+    answers = frozenset(
+        (
+            wire.name(message, record.start),
+            message[record.ttl_offset - 4 : record.ttl_offset],
+            message[record.rdata : record.end],
+        )
+        for record in wire.records(message, wire.question_end(message))
+        if record.section == wire.ANSWER
+    )
+    return message[3] & wire.RCODE_MASK, answers
+
+
 def render(entry: Entry, query: Query, now: float, *, stale_ttl: int | None = None) -> bytearray:
     """Return the answer to ``query``, without OPT and of any size: id, flags, question and TTLs are this client's.
 

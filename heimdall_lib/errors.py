@@ -22,6 +22,14 @@ class ListenError(HeimdallError):
     """An address that could not be bound; the message says which and why."""
 
 
+class WorkerError(HeimdallError):
+    """The workers could not be started; the message says why."""
+
+
+class ChannelError(HeimdallError):
+    """The process on the other end of a channel gave no answer; the message says why."""
+
+
 class WireError(HeimdallError):
     """Bytes that are not a well-formed DNS message (RFC 1035, section 4)."""
 

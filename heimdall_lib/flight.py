@@ -75,3 +75,7 @@ class Flights(Generic[T]):
         if self._under_way.get(key) is flight:
             del self._under_way[key]
         return flight.land(outcome)
+
+    def detach(self) -> None:
+        """Let nobody join the flights that are under way; they land for those who wait for them already."""
+        self._under_way.clear()

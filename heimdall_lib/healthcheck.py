@@ -74,6 +74,15 @@ def ask(host: str, port: int, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         raise Unhealthy(f"{host} port {port}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def trouble(host: str, port: int, timeout_seconds: float) -> str:
+    """Ask the server that listens on an address; return why it counts as unhealthy, empty when it does not."""
+    try:
+        ask(LOOPBACK_OF_WILDCARD.get(host, host), port, timeout_seconds)
+    except Unhealthy as reason:
+        return str(reason)
+    return ""
+
+
 def where(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:
     """Return where to ask: the argument's address, else where the environment says the server listens."""
     if len(arguments) > 1:

@@ -4,6 +4,8 @@ Rules: no clock (``now`` is an argument, in seconds), no socket; bounded by entr
 first; an entry stays past its expiry for as long as it may serve stale, and ``purge`` takes it out after that.
 """
 
+from collections.abc import Callable, Generator
+
 from lru import LRU
 
 from heimdall_lib.entry import Entry, stale_until
@@ -27,6 +29,7 @@ class MemoryCache:
         # What is to be purged in which interval: dictionaries, for one of bytes and None is nothing to the garbage
         # collector, while it would go through a set, key by key.
         self._due: dict[int, dict[bytes, None]] = {}
+        self._unswept: dict[bytes, None] = {}  # an interval's keys that a sweep has not yet looked at
         self.bytes = 0
         self.get = self._entries.get
         """``get(key)`` → the entry, fresh or not, or None; it becomes the most recently used."""
@@ -77,16 +80,39 @@ class MemoryCache:
                 self._stats.cache_expired += 1
         return False
 
+    def sweep(self, wanted: Callable[[bytes], bool], step: int) -> Generator[int]:
+        """Take out every entry that is there now and whose key is ``wanted``; one sweep at a time.
+
+        Yields after ``step`` keys how many of them went: others may have their turn, and change what they like.
+        """
+        for slot in list(self._due):
+            self._unswept = self._due.pop(slot, {})
+            try:
+                while self._unswept:
+                    removed = 0
+                    for _ in range(min(step, len(self._unswept))):
+                        key, _ = self._unswept.popitem()
+                        if wanted(key):
+                            removed += self.remove(key)
+                        else:
+                            self._due.setdefault(slot, {})[key] = None
+                    yield removed
+            finally:
+                if self._unswept:  # nobody wants the rest of the sweep
+                    self._due.setdefault(slot, {}).update(self._unswept)
+                    self._unswept = {}
+
     def _slot(self, entry: Entry) -> int:
         return int(stale_until(entry) / self._interval)
 
     def _forget(self, key: bytes, entry: Entry) -> None:
         self.bytes -= len(key) + len(entry) + OVERHEAD
         slot = self._slot(entry)
-        keys = self._due[slot]
+        self._unswept.pop(key, None)
+        keys = self._due.get(slot, {})
         keys.pop(key, None)
         if not keys:
-            del self._due[slot]
+            self._due.pop(slot, None)
 
 
 Failure = tuple[int, str]
@@ -114,6 +140,10 @@ class FailureCache:
     def remove(self, key: bytes) -> None:
         """Forget what is under ``key``, if anything."""
         self._failures.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._failures.clear()
 
 
 _NEVER: tuple[float, Failure] = (0.0, (0, ""))

@@ -4,7 +4,7 @@ An event and a timer of the loop for each wait cost more than all else that a mi
 to by whoever ends its wait, and one timer a loop serves all whose time will be over.
 
 Rules: a pause is waited for once, by whoever made it, and ended from anywhere, another thread included; what ends it
-first counts; time is told to ``TICK_SECONDS``.
+first counts; a wait lasts its timeout at least, and ``2 * TICK_SECONDS`` more at most.
 """
 
 import time
@@ -17,7 +17,7 @@ from greenlet import greenlet
 T = TypeVar("T")
 
 TICK_SECONDS = 0.002
-"""By how much a wait may exceed its timeout."""
+"""How finely time is told."""
 
 _thread = monkey.get_original("_thread", "get_ident")
 _ThreadLocal = monkey.get_original("threading", "local")
@@ -41,10 +41,12 @@ class Pause(Generic[T]):
             others = self._alarms.at(time.monotonic() + timeout)
             others.add(self)
             self._greenlet = getcurrent()
-            if self.value is None:  # with threads, it may have been ended meanwhile
-                self._alarms.hub.switch()
-            self._greenlet = None
-            others.discard(self)
+            try:
+                if self.value is None:  # with threads, it may have been ended meanwhile
+                    self._alarms.hub.switch()
+            finally:  # whoever is killed while it waits must not be woken where it waits next
+                self._greenlet = None
+                others.discard(self)
         return self.value
 
     def end(self, value: T) -> None:

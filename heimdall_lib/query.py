@@ -4,7 +4,7 @@ Rules: no clock, no socket; ``parse`` is total over arbitrary bytes; different (
 a key, and case alone never separates two keys.
 """
 
-from heimdall_lib import wire
+from heimdall_lib import cookies, wire
 from heimdall_lib.errors import WireError
 
 DO_BIT, CD_BIT = 1, 2
@@ -16,16 +16,19 @@ class Query:
     """One query as it was asked. ``problem`` is the response code that answers it at once, or None.
 
     ``question`` keeps the client's own case and is empty when it could not be read; ``udp_size`` is how large an
-    answer the client takes over UDP (bytes).
+    answer the client takes over UDP (bytes); ``cookie`` is the client's half of a DNS cookie; ``keepalive`` asks how
+    long its connection may be idle.
     """
 
     __slots__ = (
         "authentic_data",
         "checking_disabled",
         "client",
+        "cookie",
         "dnssec_ok",
         "edns",
         "id",
+        "keepalive",
         "key",
         "opcode",
         "problem",
@@ -46,9 +49,9 @@ class Query:
         self.authentic_data = data[3] & wire.AD
         self.checking_disabled = data[3] & wire.CD
         self.question = b""
-        self.key = b""
+        self.key = self.cookie = b""
         self.qtype = self.qclass = 0
-        self.edns = self.dnssec_ok = False
+        self.edns = self.dnssec_ok = self.keepalive = False
         self.udp_size = wire.CLASSIC_UDP_SIZE
         self.problem: int | None = None
         self.client = ""
@@ -70,7 +73,8 @@ def parse(data: bytes) -> Query | None:
         return query
     try:
         if data[4:10] != b"\0\1\0\0\0\0":
-            raise WireError("not one question alone")
+            _read_without_question(query, data)
+            return query
         end = wire.question_end(data)
         query.question = data[wire.HEADER_SIZE : end]
         query.qtype = data[end - 4] << 8 | data[end - 3]
@@ -82,6 +86,17 @@ def parse(data: bytes) -> Query | None:
         return query
     query.key = cache_key(query.question, dnssec_ok=query.dnssec_ok, checking_disabled=bool(query.checking_disabled))
     return query
+
+
+def _read_without_question(query: Query, data: bytes) -> None:
+    """Take a query that asks for nothing but a cookie (RFC 7873, section 5.4)."""
+    if data[4:10] != bytes(6):
+        raise WireError("not one question alone")
+    _read_additional(query, data, wire.HEADER_SIZE)
+    if not query.cookie:
+        raise WireError("no question")
+    if query.problem is None:
+        query.problem = wire.NOERROR
 
 
 def _read_additional(query: Query, data: bytes, offset: int) -> None:
@@ -96,8 +111,11 @@ def _read_additional(query: Query, data: bytes, offset: int) -> None:
         query.dnssec_ok = bool(record.ttl & wire.EDNS_DO)
         if record.ttl >> 16 & 0xFF:
             query.problem = wire.BADVERS
-        for _ in wire.options(data[record.rdata : record.end]):
-            pass
+        for code, value in wire.options(data[record.rdata : record.end]):
+            if code == wire.OPTION_COOKIE:
+                query.cookie = query.cookie or cookies.client_half(value)
+            elif code == wire.OPTION_KEEPALIVE:
+                query.keepalive = True
 
 
 def cache_key(question: bytes, *, dnssec_ok: bool, checking_disabled: bool) -> bytes:

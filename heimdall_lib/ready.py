@@ -7,6 +7,9 @@ be told.
 Rules: no clock (``now`` is an argument, in seconds), no socket; bounded; the bytes are those of the general path.
 """
 
+from collections.abc import Callable, Container, Iterable
+from typing import TypeVar
+
 from lru import LRU
 
 from heimdall_lib import entry as entries
@@ -17,6 +20,8 @@ from heimdall_lib.query import Query
 
 _MAX_ANSWERS = 32768
 _PLAIN_OPT_SIZE = 11  # an OPT record without options: nothing in such a query is one client's own
+
+P = TypeVar("P")
 
 _Ready = tuple[float, bytes, Entry, bytes, int]
 
@@ -30,15 +35,28 @@ class ReadyAnswers:
         self._answers: LRU[bytes, _Ready] = LRU(_MAX_ANSWERS)
         self._find = self._answers.get
 
-    def find(self, data: bytes, now: float) -> tuple[bytes, int] | None:
-        """Return the answer to the query ``data`` and its response code, if it is ready at ``now``."""
-        ready = self._find(data[2:])
-        if ready is None:
-            return None
-        until, key, entry, answer, rcode = ready
-        if now >= until or self._held(key) is not entry:
-            return None
-        return data[:2] + answer, rcode
+    def split(
+        self, batch: Iterable[tuple[bytes, P]], now: float, known: Container[P], admits: Callable[[P, float], bool]
+    ) -> tuple[list[tuple[bytes, P]], list[int], list[tuple[bytes, P]]]:
+        """Return the answers that are ready at ``now`` with their peers, their response codes, and what has none.
+
+        ``admits(peer, now)`` says whether a peer may have an answer; ``known`` are peers that may have all of them.
+        """
+        answers: list[tuple[bytes, P]] = []
+        rcodes: list[int] = []
+        rest: list[tuple[bytes, P]] = []
+        find, held = self._find, self._held
+        for datagram in batch:
+            data, peer = datagram
+            ready = find(data[2:])
+            if ready is None or now >= ready[0] or held(ready[1]) is not ready[2]:
+                rest.append(datagram)
+            elif peer in known or admits(peer, now):
+                answers.append((data[:2] + ready[3], peer))
+                rcodes.append(ready[4])
+            else:
+                rest.append(datagram)
+        return answers, rcodes, rest
 
     def keep(self, data: bytes, query: Query, entry: Entry, answer: bytes, now: float) -> None:
         """Keep the answer that was made of ``entry`` at ``now``, if others may ask in the same words."""

@@ -9,16 +9,15 @@ from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
-from heimdall_lib import wire
+from heimdall_lib import chain, rdata, wire
 from heimdall_lib.errors import WireError
 
 _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
 _MAX_ERROR_TEXT = 120
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts as zero
 
-_SAME_NAME = b"\xc0\x0c"  # a pointer to the name in the question
 _TTL_AND_LENGTH = Struct("!IH")
-_TYPE_OPT = wire.UINT16.pack(wire.TYPE_OPT)
+_ADDRESS_SIZES = {wire.UINT16.pack(wire.TYPE_A): 4, wire.UINT16.pack(wire.TYPE_AAAA): 16}
 _NO_OR_PLAIN_OPT = re.compile(rb"(\0\0\x29..\0...\0\0)?", re.DOTALL).fullmatch  # no extended rcode, no options
 _PLAIN_HEAD = bytes((0, 0, wire.QR, wire.RA, 0, 1))
 _PLAIN_AUTHENTIC = bytes((0, 0, wire.QR, wire.RA | wire.AD, 0, 1))
@@ -72,19 +71,22 @@ def examine(data: bytes, question: bytes) -> Reply:
 
 
 def _plain(data: bytes, question: bytes) -> Reply | None:
-    """Read the reply that most queries get, in a fraction of the time: records of the name and type asked for, alone.
+    """Read the reply that most queries get, in a fraction of the time: nothing but addresses of the name asked for.
 
     None is any other reply; what is returned is what ``_any`` returns.
     """
-    asked = _SAME_NAME + question[-4:]
+    size = _ADDRESS_SIZES.get(question[-4:-2])
     offset = first = wire.HEADER_SIZE + len(question)
-    if data[3] & wire.RCODE_MASK or data[offset : offset + 6] != asked or question[-4:-2] == _TYPE_OPT:
+    asked = wire.TO_QUESTION + question[-4:]
+    if size is None or data[offset : offset + 6] != asked or data[2] & wire.TC or data[3] & wire.RCODE_MASK:
         return None
-    size = len(data)
+    end = len(data)
     least = _MAX_TTL
     offsets: list[int] = []
-    while data[offset : offset + 6] == asked and offset + 12 <= size:
+    while data[offset : offset + 6] == asked and offset + 12 <= end:
         ttl, length = _TTL_AND_LENGTH.unpack_from(data, offset + 6)
+        if length != size:
+            return None
         if ttl < least:
             least = ttl
         elif ttl > _MAX_TTL:
@@ -93,7 +95,7 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
         offset += 12 + length
     rest = data[offset:]
     answers = wire.UINT16.pack(len(offsets))
-    if offset > size or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
+    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
         return None
     head = _PLAIN_AUTHENTIC if data[3] & wire.AD else _PLAIN_HEAD
     message = b"".join((head, answers, b"\0\0\0\0", question, data[first:offset]))
@@ -101,6 +103,8 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
 
 
 def _any(data: bytes, question: bytes) -> Reply:
+    if len(data) == wire.HEADER_SIZE and wire.is_header_alone(data):
+        return Reply(Kind.FAILURE, data[3] & wire.RCODE_MASK, b"", (), None)
     end = wire.question_end(data)
     kept: list[wire.Record] = []
     rcode, error, opt = data[3] & wire.RCODE_MASK, None, None
@@ -131,11 +135,23 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
 
 
 def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:
-    """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5)."""
+    """Return what the reply is and the TTL that bounds it (RFC 2308, sections 2 and 5).
+
+    Who answers in part, or what was not asked, or only knows others to ask, has failed: a client could do nothing good
+    with it.
+    """
+    for record in kept:
+        if record.section != wire.ANSWER:
+            wire.name(data, record.start)  # raises where a client could not read it either; `chain` reads the others
+        rdata.check(data, record)
     qtype = wire.UINT16.unpack_from(question, len(question) - 4)[0]
     if rcode not in (wire.NOERROR, wire.NXDOMAIN):
         return Kind.OTHER, None
     answers = [record for record in kept if record.section == wire.ANSWER]
+    if is_truncated(data) or not chain.belongs(data, question[:-4], answers):
+        return Kind.FAILURE, None
+    if rcode == wire.NOERROR and _is_referral(kept):
+        return Kind.FAILURE, None
     if rcode == wire.NOERROR and any(qtype in (record.type, wire.TYPE_ANY) for record in answers):
         return Kind.ANSWER, min(_ttl(record) for record in kept)
     kind = Kind.NXDOMAIN if rcode == wire.NXDOMAIN else Kind.NODATA
@@ -149,15 +165,19 @@ def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record])
     return kind, min(negative + [_ttl(record) for record in answers])
 
 
+def _is_referral(kept: list[wire.Record]) -> bool:
+    """Say whether a reply has name servers instead of an answer (RFC 2308, section 2.2)."""
+    found = {(record.section, record.type) for record in kept if record.section != wire.ADDITIONAL}
+    authority = {rtype for section, rtype in found if section == wire.AUTHORITY}
+    return len(found) == len(authority) and wire.TYPE_NS in authority and wire.TYPE_SOA not in authority
+
+
 def _ttl(record: wire.Record) -> int:
     return record.ttl if record.ttl <= _MAX_TTL else 0
 
 
 def _soa_minimum(data: bytes, record: wire.Record) -> int:
     """Return the last field of a SOA record: how long its zone's negative answers live (RFC 2308, section 4)."""
-    fixed = wire.name_end(data, wire.name_end(data, record.rdata))
-    if fixed + 20 != record.end:
-        raise WireError("SOA data of the wrong size")
     minimum: int = wire.UINT32.unpack_from(data, record.end - 4)[0]
     return minimum if minimum <= _MAX_TTL else 0
 

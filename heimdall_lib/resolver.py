@@ -15,17 +15,20 @@ from heimdall_lib import wire
 from heimdall_lib.entry import Entry
 from heimdall_lib.errors import NoAnswerError, WireError
 from heimdall_lib.flight import Flight, Flights
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
+from heimdall_lib.pause import Pause
 from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query, question_of
 from heimdall_lib.reply import Kind, Reply, examine
-from heimdall_lib.shared_cache.cache import Found, SharedCache
+from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, SharedCache
 from heimdall_lib.stats import Stats
 
 log = logging.getLogger("heimdall.resolver")
 
 _CRASHED: Failure = (0, "internal error")
+_FIRST_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.005, 0.02  # between looks for what another replica is fetching
 _TOO_LATE: Failure = (22, "no upstream server answered in time")
 
 
@@ -37,9 +40,6 @@ class Outcome(NamedTuple):
     failure: Failure | None = None
     remembered: bool = False
     """The failure is an earlier query's, remembered (RFC 9520)."""
-
-
-Stage = Callable[[Flight[Outcome], bytes, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class Resolver:
         policy: ResolverPolicy,
         memory: MemoryCache,
         shared: SharedCache,
+        invalidations: Invalidations,
         upstreams: Upstreams,
         spawn: Callable[..., object],
         stats: Stats,
@@ -91,6 +92,7 @@ class Resolver:
         self._failures = FailureCache()
         self._popularity = Popularity()
         self._shared = shared
+        self._invalidations = invalidations
         self._upstreams = upstreams
         self._spawn = spawn
         self._stats = stats
@@ -105,7 +107,7 @@ class Resolver:
         self._stats.cache_hits += 1
         self._popularity[query.key] += 1
         if self.policy.prefetch and entries.wants_refresh(entry, query.received_at):
-            self._refresh(query.key)
+            self._refresh(query.key, entry)
         return entry
 
     def resolve(self, query: Query) -> Outcome:
@@ -114,15 +116,26 @@ class Resolver:
         entry = self._memory.get(key)
         if entry is not None and now < entries.expires_at(entry):
             return Outcome("l1", entry)  # another query brought it since
-        stale = Outcome("stale", entry) if entry is not None and now < entries.stale_until(entry) else None
         failure = self._failures.get(key, now)
         if failure is not None:
-            return stale or Outcome("l1", failure=failure, remembered=True)
-        deadline = query.received_at + self.policy.query_timeout
-        outcome = self._fly(key, deadline, stale=stale)
+            return self._stale(key) or Outcome("l1", failure=failure, remembered=True)
+        outcome = self._fly(key, query.received_at + self.policy.query_timeout)
         if outcome is None or outcome.entry is None:
-            return stale or outcome or Outcome("upstream", failure=_TOO_LATE)
+            return self._stale(key) or outcome or Outcome("upstream", failure=_TOO_LATE)
         return outcome
+
+    def forget(self) -> None:
+        """Forget what failed, and let no query join what began before now: something was flushed."""
+        self._failures.clear()
+        self._flights.detach()
+
+    def failed(self, key: bytes) -> bool:
+        """Say whether a failure is remembered, for which a query would have a stale answer or SERVFAIL at once."""
+        return self._failures.get(key, time.monotonic()) is not None
+
+    def view(self, key: bytes) -> str:
+        """Return the view in which L2 has the answers for a cache key."""
+        return self.policy.view or self._upstreams.view(key)
 
     def views(self) -> Collection[str]:
         """Return every view in which this replica shares answers."""
@@ -130,74 +143,107 @@ class Resolver:
 
     def popular(self, most: int) -> list[tuple[bytes, str, int]]:
         """Return the cache keys that ``lookup`` found most since the last call, the highest first: key, view, count."""
-        return [(key, self._view(key), count) for key, count in self._popularity.take(most)]
+        return [(key, self.view(key), count) for key, count in self._popularity.take(most)]
 
     def wants(self, key: bytes, view: str) -> bool:
         """Say whether an answer that stands in L2 in ``view`` is ours to take, and L1 has none."""
-        return key not in self._memory and self._view(key) == view
+        return key not in self._memory and self.view(key) == view
 
     def keep(self, key: bytes, found: Found) -> bool:
-        """Keep in L1 what was read from L2 though nobody asks, unless L1 has something; say whether it was kept."""
-        return key not in self._memory and self._promote(key, found) is not None
+        """Keep in L1 what was read from L2 though nobody asks, unless L1 has something; say whether it is fresh."""
+        return key not in self._memory and self._promote(key, found, ANY_AGE) is not None
 
-    def _fly(self, key: bytes, deadline: float, *, stale: Outcome | None) -> Outcome | None:
-        """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with ``stale``."""
+    def _fly(self, key: bytes, deadline: float) -> Outcome | None:
+        """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with a stale entry.
+
+        A stale entry is better than a failure, but worse than waiting a little (RFC 8767, section 5).
+        """
         flight, leads = self._flights.join(key)
         if not leads:
             self._stats.coalesced_queries += 1
-        if stale is None:
-            if leads:
-                self._guarded(self._lead, flight, key, deadline)
-            return flight.wait(deadline - time.monotonic())
-        if leads:
-            self._spawn(self._guarded, self._lead, flight, key, deadline)
-        patience = 0.0 if self._upstreams.all_resting(key) else self.policy.stale_client_timeout
-        return flight.wait(min(patience, deadline - time.monotonic()))
+        elif self._stale(key) is None:
+            self._guarded(self._lead, flight, key, deadline, ANY_AGE)
+        else:
+            self._spawn(self._guarded, self._lead, flight, key, deadline, ANY_AGE)
+        if flight.outcome is not None:
+            return flight.outcome
+        patience = deadline - time.monotonic()
+        if self._stale(key) is not None:
+            patience = min(patience, 0.0 if self._upstreams.all_resting(key) else self.policy.stale_client_timeout)
+        return flight.wait(patience)
 
-    def _refresh(self, key: bytes) -> None:
-        """Ask upstream for ``key`` beside the queries, unless that is under way or has just failed."""
+    def _stale(self, key: bytes) -> Outcome | None:
+        """Return what L1 can still say about ``key`` though its time is over."""
+        entry = self._memory.get(key)
+        return Outcome("stale", entry) if entry is not None and time.monotonic() < entries.stale_until(entry) else None
+
+    def _refresh(self, key: bytes, entry: Entry) -> None:
+        """Fetch ``key`` anew beside the queries, unless that is under way or has just failed."""
         busy = key in self._flights or len(self._flights) >= self.policy.max_refreshes
         if busy or self._failures.get(key, time.monotonic()) is not None:
             return
         self._stats.cache_prefetches += 1
         flight, _ = self._flights.join(key)
         deadline = time.monotonic() + self.policy.query_timeout
-        self._spawn(self._guarded, self._ask_upstream, flight, key, deadline)
+        # What L2 has is as old as ours, unless another replica has just refreshed it.
+        max_age = (entries.expires_at(entry) - entries.stored_at(entry)) / 2
+        self._spawn(self._guarded, self._lead, flight, key, deadline, max_age)
 
-    def _guarded(self, stage: Stage, flight: Flight[Outcome], key: bytes, deadline: float) -> None:
+    def _guarded(
+        self, stage: Callable[..., None], flight: Flight[Outcome], key: bytes, deadline: float, *more: float
+    ) -> None:
         """Run a stage of a flight; when it dies, of a bug or of being killed, nobody who waits is stranded."""
         try:
-            stage(flight, key, deadline)
+            stage(flight, key, deadline, *more)
         except BaseException as error:
             self._flights.land(key, flight, Outcome("upstream", failure=_CRASHED))
             if not isinstance(error, Exception):
                 raise
             log.exception("a query failed inside Heimdall")
 
-    def _lead(self, flight: Flight[Outcome], key: bytes, deadline: float) -> None:
-        """Bring the flight down: from L2 within its budget, else from upstream; past the budget from either."""
-        read = self._shared.read(key, self._view(key))
-        found = read.wait(self.policy.read_budget) if read is not None else None
-        entry = self._promote(key, found) if found is not None else None
-        if entry is not None:
-            self._flights.land(key, flight, Outcome("l2", entry))
-        elif read is None or found is not None:
-            self._ask_upstream(flight, key, deadline)
-        else:
-            self._stats.redis_budget_exceeded += 1
-            read.then(lambda late: self._land_late(flight, key, late))
-            self._spawn(self._guarded, self._ask_upstream, flight, key, deadline)
+    def _lead(self, flight: Flight[Outcome], key: bytes, deadline: float, max_age: float) -> None:
+        """Bring the flight down: from L2 within its budget, else from upstream; past the budget from either.
 
-    def _land_late(self, flight: Flight[Outcome], key: bytes, found: Found) -> None:
+        While another replica fetches the same, look into L2 again and again for as long as its lease may last.
+        """
+        view, beside = self.view(key), False
+        lease_over_at, pause = min(time.monotonic() + LEASE_SECONDS, deadline), _FIRST_LOOK_SECONDS
+        while (read := self._shared.read(key, view, max_age)) is not None:
+            found = read.wait(self.policy.read_budget)
+            if found is None:
+                self._stats.redis_budget_exceeded += 1
+                read.then(lambda late: self._land_late(flight, key, late, max_age))
+                beside = True
+                break
+            entry = self._promote(key, found, max_age)
+            if entry is not None:
+                self._flights.land(key, flight, Outcome("l2", entry))
+                return
+            stale = bool(found.message) and self._stale(key) is not None
+            if not found.elsewhere or time.monotonic() >= lease_over_at or (stale and self._upstreams.all_resting(key)):
+                beside = stale  # who has something stale to serve is less patient
+                if found.elsewhere:
+                    self._stats.redis_misses += 1
+                break
+            Pause[None]().wait(pause)
+            pause = min(2 * pause, _MAX_LOOK_SECONDS)
+        if beside:
+            self._spawn(self._guarded, self._ask_upstream, flight, key, deadline)
+        else:
+            self._ask_upstream(flight, key, deadline)
+
+    def _land_late(self, flight: Flight[Outcome], key: bytes, found: Found, max_age: float) -> None:
         """Take an L2 answer that came after its budget, unless upstream was faster still."""
-        current = self._memory.get(key)
-        if current is None or time.monotonic() >= entries.expires_at(current):
-            entry = self._promote(key, found)
+        if flight.outcome is None or flight.outcome.entry is None:
+            entry = self._promote(key, found, max_age)
             if entry is not None:
                 self._flights.land(key, flight, Outcome("l2", entry))
 
-    def _promote(self, key: bytes, found: Found) -> Entry | None:
-        """Keep in L1 what L2 had, for the rest of its life; None when it had nothing that can be believed."""
+    def _promote(self, key: bytes, found: Found, max_age: float) -> Entry | None:
+        """Keep in L1 what L2 had, for the rest of its life, and return it if it is fresh and young enough.
+
+        What is past its life is kept to serve stale, unless L1 has something that is better.
+        """
         if not found.message:
             return None
         try:
@@ -211,39 +257,51 @@ class Resolver:
         if reply.kind in (Kind.FAILURE, Kind.OTHER) or reply.ttl is None:
             self._shared.reject("message")
             return None
-        whole = min(lifetime(reply, self.policy.ttl), found.lifetime)
-        if found.age >= whole:
+        whole, now = min(lifetime(reply, self.policy.ttl), found.lifetime), time.monotonic()
+        stored_at = now - found.age
+        if stored_at <= self._invalidations.floor(key):
+            self._shared.reject("flushed")
             return None
-        entry = self._entry(reply, whole, time.monotonic() - found.age)
-        self._memory.put(key, entry)
-        return entry
+        entry = self._entry(reply, whole, stored_at)
+        if found.age < min(whole, max_age):
+            self._memory.put(key, entry)
+            return entry
+        held = self._memory.get(key)
+        best = entries.expires_at(held) if held is not None else -ANY_AGE
+        if best < entries.expires_at(entry) <= now < entries.stale_until(entry):
+            self._memory.put(key, entry)
+        return None
 
     def _ask_upstream(self, flight: Flight[Outcome], key: bytes, deadline: float) -> None:
+        asked_at = time.monotonic()
         try:
-            outcome = self._answer(key, self._upstreams.ask(key, deadline))
+            outcome = self._answer(key, self._upstreams.ask(key, deadline), asked_at)
         except NoAnswerError as error:
             failure = (error.code, error.text)
             self._failures.put(key, failure, time.monotonic() + self.policy.failure_ttl)
             outcome = Outcome("upstream", failure=failure)
+            self._shared.release(key, self.view(key))
         self._flights.land(key, flight, outcome)
 
-    def _answer(self, key: bytes, reply: Reply) -> Outcome:
-        """Keep an upstream's reply in both tiers, if it may be kept."""
+    def _answer(self, key: bytes, reply: Reply, asked_at: float) -> Outcome:
+        """Keep an upstream's reply in both tiers, if it may be kept and nothing was flushed since it was asked for."""
         seconds = lifetime(reply, self.policy.ttl)
         entry = self._entry(reply, seconds, time.monotonic())
-        if seconds:
+        if seconds and asked_at > self._invalidations.floor(key):
+            known = self._memory.get(key)
+            changed = known is not None and not entries.same_answer(known, entry)
             self._failures.remove(key)
             self._memory.put(key, entry)
-            self._shared.write(key, self._view(key), entries.message_of(entry), seconds)
+            message, stale = entries.message_of(entry), self.policy.ttl.serve_stale
+            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed)
+        else:
+            self._shared.release(key, self.view(key))
         return Outcome("upstream", entry)
 
     def _entry(self, reply: Reply, seconds: int, stored_at: float) -> Entry:
         message = bounded_message(reply, self.policy.ttl)
         stale = self.policy.ttl.serve_stale if seconds else 0
         return entries.make(message, reply.ttl_offsets, stored_at=stored_at, lifetime=seconds, stale=stale)
-
-    def _view(self, key: bytes) -> str:
-        return self.policy.view or self._upstreams.view(key)
 
 
 def _answers(message: bytes, key: bytes) -> bool:

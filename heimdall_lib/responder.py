@@ -6,13 +6,14 @@ it.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from heimdall_lib import cookies, wire
 from heimdall_lib import entry as entries
-from heimdall_lib import wire
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.entry import Entry
 from heimdall_lib.names import ChaosAnswers, class_name, rcode_name, type_name
@@ -36,12 +37,16 @@ NO_ANSWER = b""
 
 @dataclass(frozen=True, slots=True)
 class ResponderPolicy:
-    """The operator's choices: who may ask, how often, how large an answer over UDP may be (bytes), and the rest."""
+    """The operator's choices: who may ask, how often, how large an answer over UDP may be (bytes), and the rest.
+
+    ``tcp_idle_timeout`` (seconds) is what the TCP listener goes by and its clients are told (RFC 7828).
+    """
 
     allow: AllowList
     limiter: RateLimiter
     udp_size: int = 1232
     stale_reply_ttl: int = 30
+    tcp_idle_timeout: float = 10.0
     query_log: bool = False
 
 
@@ -63,6 +68,7 @@ class Responder:
         self._chaos = chaos
         self._stats = stats
         self._limited = 0
+        self._secret = secrets.token_bytes(16)
         self.configure(policy)
 
     def configure(self, policy: ResponderPolicy) -> None:
@@ -80,18 +86,21 @@ class Responder:
         """
         if self.policy.query_log:
             return [], batch
-        answers: list[tuple[bytes, P]] = []
-        rest: list[tuple[bytes, P]] = []
-        find, responses, now = self._ready[transport].find, self._stats.responses, time.monotonic()
-        allows, limits = self.policy.allow.allows, self.policy.limiter.allows
-        for datagram in batch:
-            data, peer = datagram
-            found = find(data, now)
-            if found is not None and allows(host(peer)) and limits(host(peer), now):
-                answers.append((found[0], peer))
-                responses[found[1]] += 1
-            else:
-                rest.append(datagram)
+        allow, limiter, now = self.policy.allow, self.policy.limiter, time.monotonic()
+        known: set[P] = set()
+
+        def admits(peer: P, now: float) -> bool:
+            client = host(peer)
+            if not allow.allows(client):
+                return False
+            if limiter.rate:
+                return limiter.allows(client, now)
+            known.add(peer)
+            return True
+
+        answers, rcodes, rest = self._ready[transport].split(batch, now, known, admits)
+        for rcode in rcodes:
+            self._stats.responses[rcode] += 1
         hits = len(answers)
         self._stats.queries[transport] += hits
         self._stats.cache_hits += hits
@@ -131,6 +140,7 @@ class Responder:
             return NO_ANSWER
         query.client, query.transport, query.received_at = client, transport, time.monotonic()
         if not self.policy.allow.allows(client):
+            query.cookie = b""
             return self._error(query, wire.REFUSED)
         if not self.policy.limiter.allows(client, query.received_at):
             return self._slip(query)
@@ -201,6 +211,10 @@ class Responder:
         """Add OPT for a client that sent one, cut the answer to the client's size, and count it."""
         opt = b""
         if query.edns:
+            if query.cookie:
+                option += cookies.option(self._secret, query.cookie, query.client)
+            if query.keepalive and query.transport == "tcp":
+                option += wire.keepalive(self.policy.tcp_idle_timeout)
             opt = wire.opt_record(
                 self.policy.udp_size, dnssec_ok=query.dnssec_ok, extended_rcode=extended_rcode, data=option
             )

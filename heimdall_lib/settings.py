@@ -1,7 +1,7 @@
 """The validated settings that one Heimdall process runs with.
 
-Values only: nothing here reads flags, files or the environment (``config`` does), and only ``app.py`` and ``wiring.py``
-read a ``Settings``. Durations are seconds, sizes are bytes.
+Values only: nothing here reads flags, files or the environment (``config`` does), and only ``wiring.py`` and what
+stands above it read a ``Settings``. Durations are seconds, sizes are bytes.
 """
 
 from dataclasses import dataclass, field

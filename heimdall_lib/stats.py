@@ -125,10 +125,8 @@ class Stats:
         self.redis_invalidations = {"sent": 0, "received": 0}
         self.redis_warmed_entries = 0
         self.redis_bytes_saved = 0
-        self.upstreams: dict[str, UpstreamStats] = {}
+        self.upstreams: defaultdict[str, UpstreamStats] = defaultdict(UpstreamStats)
 
     def upstream(self, server: str) -> UpstreamStats:
         """Return the counters of one upstream server, made at the first call for it."""
-        if server not in self.upstreams:
-            self.upstreams[server] = UpstreamStats()
         return self.upstreams[server]

@@ -1,4 +1,4 @@
-"""What one process knows of itself, as plain data: for ``/stats`` and the readiness check.
+"""What the server knows of itself, as plain data: for ``/stats`` and the readiness check.
 
 Rules: it reads, never writes, what the rest of the house keeps; no secret (settings come redacted), no client.
 """
@@ -6,12 +6,12 @@ Rules: it reads, never writes, what the rest of the house keeps; no secret (sett
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from heimdall_lib import __version__
-from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import rcode_name
 from heimdall_lib.stats import Histogram, Stats
-from heimdall_lib.upstream.forwarder import Forwarder
+from heimdall_lib.tally import Reading
 
 SAMPLE_SECONDS = 5.0
 _SAMPLES = 13  # one minute
@@ -23,94 +23,113 @@ class Status:
     def __init__(
         self,
         *,
-        stats: Stats,
-        memory: MemoryCache,
-        forwarder: Forwarder,
+        look: Callable[[], Reading],
+        unready: Callable[[], str],
         redis: str,
-        warming: Callable[[], Mapping[str, object]],
         shown: Callable[[], Mapping[str, str]],
     ) -> None:
-        """``redis`` says which Redis is in use and why, ``warming`` how far that is; ``shown`` returns the settings.
+        """Show what ``look`` returns: the reading of one process or the sum over several.
 
-        What is shown holds no secrets.
+        ``unready`` returns why clients should go elsewhere though it has started, ``shown`` the effective settings
+        without secrets; ``redis`` says which Redis is in use and why.
         """
-        self._stats = stats
-        self._memory = memory
-        self._forwarder = forwarder
+        self._look = look
+        self._unready = unready
         self._redis = redis
-        self._warming = warming
         self._shown = shown
         self._started_at = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self.not_ready = "starting"
-        """Why the process is not ready for traffic; empty when it is."""
+        """Why it is not ready for traffic, whatever its service says; empty once it has started."""
+
+    def unready(self) -> str:
+        """Return why clients should go elsewhere, empty when they need not."""
+        return self.not_ready or self._unready()
 
     def sample(self) -> None:
         """Take note of the count of queries; to be called every ``SAMPLE_SECONDS``."""
-        self._samples.append((time.monotonic(), sum(self._stats.queries.values())))
+        self._samples.append((time.monotonic(), _total(self._look().stats)))
 
     def describe(self) -> dict[str, object]:
         """Return everything, ready for JSON; durations are seconds, sizes bytes."""
-        return {
+        reading = self._look()
+        described = {
             "version": __version__,
             "uptime_seconds": round(time.monotonic() - self._started_at, 3),
-            "ready": not self.not_ready,
-            "queries": self._queries(),
-            "l1": self._l1(),
-            "l2": self._l2(),
-            "upstreams": self._forwarder.describe(),
+            "ready": not self.unready(),
+            "queries": {**_queries(reading.stats), "per_second": self._rate(_total(reading.stats))},
+            "l1": _l1(reading),
+            "l2": {"redis": self._redis, **_l2(reading.stats), "warming": asdict(reading.warming)},
+            "upstreams": _upstreams(reading),
             "settings": dict(self._shown()),
         }
+        if reading.workers:
+            described["workers"] = [asdict(worker) for worker in reading.workers]
+        return described
 
-    def _queries(self) -> dict[str, object]:
-        stats = self._stats
-        return {
-            "by_transport": dict(stats.queries),
-            "per_second": self._rate(),
-            "responses": {rcode_name(rcode): count for rcode, count in enumerate(stats.responses) if count},
-            "by_source": {source: _count(histogram) for source, histogram in stats.durations.items()},
-            "coalesced": stats.coalesced_queries,
-            "dropped": dict(stats.dropped),
-            "inflight": stats.inflight,
-            "tcp_connections": stats.tcp_connections,
-        }
-
-    def _l1(self) -> dict[str, object]:
-        stats = self._stats
-        return {
-            "entries": len(self._memory),
-            "bytes": self._memory.bytes,
-            "hits": stats.cache_hits,
-            "misses": stats.cache_misses,
-            "hit_ratio": _ratio(stats.cache_hits, stats.cache_misses),
-            "evictions": stats.cache_evictions,
-            "expired": stats.cache_expired,
-            "stale_answers": stats.cache_stale_answers,
-            "prefetches": stats.cache_prefetches,
-        }
-
-    def _l2(self) -> dict[str, object]:
-        stats = self._stats
-        return {
-            "redis": self._redis,
-            "up": stats.redis_up,
-            "breaker_open": stats.redis_breaker_open,
-            "hits": stats.redis_hits,
-            "misses": stats.redis_misses,
-            "hit_ratio": _ratio(stats.redis_hits, stats.redis_misses),
-            "errors": dict(stats.redis_errors),
-            "rejected": dict(stats.redis_rejected),
-            "dropped_writes": stats.redis_dropped_writes,
-            "budget_exceeded": stats.redis_budget_exceeded,
-            "bytes_saved": stats.redis_bytes_saved,
-            "warming": dict(self._warming()),
-        }
-
-    def _rate(self) -> float:
+    def _rate(self, count: int) -> float:
         """Return the queries per second over the last minute, or since the start if that is less."""
-        now, count = time.monotonic(), sum(self._stats.queries.values())
         since, before = self._samples[0] if self._samples else (self._started_at, 0)
-        return round((count - before) / max(now - since, 0.001), 1)
+        return round((count - before) / max(time.monotonic() - since, 0.001), 1)
+
+
+def _queries(stats: Stats) -> dict[str, object]:
+    return {
+        "by_transport": dict(stats.queries),
+        "responses": {rcode_name(rcode): count for rcode, count in enumerate(stats.responses) if count},
+        "by_source": {source: _count(histogram) for source, histogram in stats.durations.items()},
+        "coalesced": stats.coalesced_queries,
+        "dropped": dict(stats.dropped),
+        "inflight": stats.inflight,
+        "tcp_connections": stats.tcp_connections,
+    }
+
+
+def _l1(reading: Reading) -> dict[str, object]:
+    stats = reading.stats
+    return {
+        "entries": reading.entries,
+        "bytes": reading.size,
+        "hits": stats.cache_hits,
+        "misses": stats.cache_misses,
+        "hit_ratio": _ratio(stats.cache_hits, stats.cache_misses),
+        "evictions": stats.cache_evictions,
+        "expired": stats.cache_expired,
+        "stale_answers": stats.cache_stale_answers,
+        "prefetches": stats.cache_prefetches,
+    }
+
+
+def _l2(stats: Stats) -> dict[str, object]:
+    return {
+        "up": stats.redis_up,
+        "breaker_open": stats.redis_breaker_open,
+        "hits": stats.redis_hits,
+        "misses": stats.redis_misses,
+        "hit_ratio": _ratio(stats.redis_hits, stats.redis_misses),
+        "errors": dict(stats.redis_errors),
+        "rejected": dict(stats.redis_rejected),
+        "dropped_writes": stats.redis_dropped_writes,
+        "budget_exceeded": stats.redis_budget_exceeded,
+        "bytes_saved": stats.redis_bytes_saved,
+    }
+
+
+def _upstreams(reading: Reading) -> list[dict[str, object]]:
+    return [
+        {
+            "server": server,
+            "up": stats.up,
+            "round_trip_ms": reading.round_trips.get(server, 0.0),
+            "queries": stats.queries,
+            "failures": dict(stats.failures),
+        }
+        for server, stats in reading.stats.upstreams.items()
+    ]
+
+
+def _total(stats: Stats) -> int:
+    return sum(stats.queries.values())
 
 
 def _ratio(hits: int, misses: int) -> float | None:

@@ -14,6 +14,7 @@ from heimdall_lib.errors import WireError
 HEADER_SIZE = 12
 MAX_MESSAGE_SIZE = 65535
 MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
+_MAX_LABELS = 127  # of one octet each: what a name of 255 octets has room for
 CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
 
 # Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
@@ -23,22 +24,25 @@ RA, AD, CD, RCODE_MASK = 0x80, 0x20, 0x10, 0x0F
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 BADVERS = 16  # RFC 6891, section 9
 
-TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_TXT, TYPE_OPT = 2, 5, 6, 16, 41
+TYPE_A, TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_PTR, TYPE_MX, TYPE_TXT = 1, 2, 5, 6, 12, 15, 16
+TYPE_AAAA, TYPE_SRV, TYPE_DNAME, TYPE_OPT = 28, 33, 39, 41
 TYPE_IXFR, TYPE_AXFR, TYPE_ANY = 251, 252, 255
 CLASS_IN, CLASS_CH = 1, 3
 
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 
 EDNS_DO = 0x8000  # RFC 3225, section 3
-OPTION_EXTENDED_ERROR = 15  # RFC 8914, section 2
+OPTION_COOKIE, OPTION_KEEPALIVE, OPTION_EXTENDED_ERROR = 10, 11, 15  # RFC 7873, RFC 7828, RFC 8914
+
+TO_QUESTION = b"\xc0\x0c"
+"""A compression pointer to the question's name: how the owners of most answers are written."""
 
 COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
 UINT32 = Struct("!I")
 _RECORD = Struct("!HHIH")
+_TEXT_OCTET = re.compile(r"\\([0-9]{3})|\\[!-/:-~]|[!-\[\]-~]")
 _PLAIN_LABEL = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
-_ESCAPED_LABEL = re.compile(r"(?:[A-Za-z0-9_-]|\\[0-9]{3})+").fullmatch
-_ESCAPED_OCTET = re.compile(r"\\([0-9]{3})")
 
 
 class Record(NamedTuple):
@@ -76,6 +80,32 @@ def name_end(message: bytes, offset: int) -> int:
     except IndexError:
         raise WireError("name runs out of the message") from None
     return offset + 1
+
+
+def name(message: bytes, offset: int) -> bytes:
+    """Return the name at ``offset`` without compression and in lower case.
+
+    Raises WireError as ``name_end`` does, and for a name that is longer than 255 octets or compressed again and again.
+    """
+    labels = bytearray()
+    start, hops = offset, 0
+    try:
+        while length := message[offset]:
+            if length >= 0xC0:
+                offset, hops = (length & 0x3F) << 8 | message[offset + 1], hops + 1
+                if not HEADER_SIZE <= offset < start or hops > _MAX_LABELS:
+                    raise WireError("compression pointer into the header, not backwards, or one of too many")
+                start = offset
+            elif length > 63:
+                raise WireError("unknown label type")
+            else:
+                labels += message[offset : offset + length + 1]
+                offset += length + 1
+            if len(labels) >= MAX_NAME_SIZE:
+                raise WireError("name longer than 255 octets")
+    except IndexError:
+        raise WireError("name runs out of the message") from None
+    return bytes(labels.lower()) + b"\0"
 
 
 def question_end(message: bytes) -> int:
@@ -139,17 +169,29 @@ def opt_record(udp_size: int, *, dnssec_ok: bool, extended_rcode: int = 0, data:
     return b"\0" + _RECORD.pack(TYPE_OPT, udp_size, extended_rcode << 24 | flags, len(data)) + data
 
 
+def option(code: int, data: bytes) -> bytes:
+    """Return an EDNS option (RFC 6891, section 6.1.2)."""
+    return UINT16.pack(code) + UINT16.pack(len(data)) + data
+
+
+def keepalive(idle_seconds: float) -> bytes:
+    """Return an edns-tcp-keepalive option, whose unit is a tenth of a second (RFC 7828, section 3.1)."""
+    return option(OPTION_KEEPALIVE, UINT16.pack(min(int(idle_seconds * 10), 0xFFFF)))
+
+
 def extended_error(code: int, text: str = "") -> bytes:
     """Return an Extended DNS Error option (RFC 8914, section 2)."""
-    data = UINT16.pack(code) + text.encode()
-    return UINT16.pack(OPTION_EXTENDED_ERROR) + UINT16.pack(len(data)) + data
+    return option(OPTION_EXTENDED_ERROR, UINT16.pack(code) + text.encode())
 
 
 def is_reply_to(reply: bytes, question: bytes) -> bool:
     """Say whether ``reply`` answers a query for ``question`` (lower case), its id apart (RFC 5452, section 9.1).
 
-    QR is set, the opcode is QUERY, and the question is the same: the name without regard to case (RFC 4343).
+    QR is set, the opcode is QUERY, and the question is the same: the name without regard to case (RFC 4343). A server
+    that could not read the query may say so in a header alone.
     """
+    if len(reply) == HEADER_SIZE:
+        return is_header_alone(reply)
     end = HEADER_SIZE + len(question)
     if len(reply) < end or reply[2] & (QR | OPCODE_MASK) != QR or reply[4:6] != b"\0\1":
         return False
@@ -157,22 +199,31 @@ def is_reply_to(reply: bytes, question: bytes) -> bool:
     return echoed == question or echoed[:-4].lower() + echoed[-4:] == question
 
 
+def is_header_alone(reply: bytes) -> bool:
+    """Say whether ``reply`` is FORMERR or NOTIMP and no more: what servers older than EDNS say to a query with OPT."""
+    return reply[4:] == bytes(8) and reply[2] & (QR | OPCODE_MASK) == QR and reply[3] & RCODE_MASK in (FORMERR, NOTIMP)
+
+
 def truncate(message: bytes | bytearray, limit: int) -> bytearray:
     """Return ``message`` with whole records dropped from its end until it has at most ``limit`` bytes.
 
-    TC is set unless only additional records went (RFC 2181, section 9). ``message`` is a well-formed reply without
-    OPT; the header and the question stay whatever the limit.
+    TC is set unless only additional records went; those go all together, as part of a set without TC would pass for
+    the whole set (RFC 2181, section 9). ``message`` is a well-formed reply without OPT; the header and the question
+    stay whatever the limit.
     """
     whole = bytes(message)
-    end = question_end(whole)
+    end = required_end = question_end(whole)
     kept = [0, 0, 0, 0]
     complete = True
     for record in records(whole, end):
         if record.end > limit:
             complete = record.section == ADDITIONAL
+            end, kept[ADDITIONAL] = required_end, 0
             break
         kept[record.section] += 1
         end = record.end
+        if record.section != ADDITIONAL:
+            required_end = end
     shorter = bytearray(whole[:end])
     COUNTS.pack_into(shorter, 4, 1, *kept[1:])
     if not complete:
@@ -200,23 +251,28 @@ def _escape(label: bytes) -> str:
 
 
 def from_presentation(text: str) -> bytes:
-    """Return in wire format a name that is written as ``presentation`` does; any octet may be escaped.
+    r"""Return the name that ``text`` writes, with or without the final dot, in wire format and lower case.
 
-    Raises WireError for text that is no such name.
+    ``\DDD`` and ``\X`` stand for one octet (RFC 1035, section 5.1). Raises WireError, in words for who wrote it.
     """
-    name = b"" if text == "." else b"".join(_unescape(label) for label in text.split("."))
-    if len(name) >= MAX_NAME_SIZE:
-        raise WireError("name longer than 255 octets")
-    return name + b"\0"
-
-
-def _unescape(text: str) -> bytes:
-    if not _ESCAPED_LABEL(text):
-        raise WireError("not a label")
-    try:
-        label = _ESCAPED_OCTET.sub(lambda octet: chr(int(octet[1])), text).encode("latin-1")
-    except UnicodeEncodeError:
-        raise WireError("not an octet") from None
-    if len(label) > 63:
-        raise WireError("label longer than 63 octets")
-    return bytes((len(label),)) + label
+    labels = [bytearray()]
+    offset = 0
+    while offset < len(text):
+        octet = _TEXT_OCTET.match(text, offset)
+        if octet is None or int(octet[1] or 0) > 255:
+            raise WireError("other characters than visible ASCII, or a backslash without \\DDD or \\X")
+        if octet[0] == ".":
+            labels.append(bytearray())
+        else:
+            labels[-1].append(int(octet[1]) if octet[1] else ord(octet[0][-1]))
+        offset = octet.end()
+    if not labels[-1]:
+        labels.pop()
+    if text == ".":
+        return b"\0"
+    if not labels or not all(0 < len(label) < 64 for label in labels):
+        raise WireError("a label is empty or longer than 63 octets")
+    name = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+    if len(name) > MAX_NAME_SIZE:
+        raise WireError("longer than 255 octets")
+    return name.lower()

@@ -1,17 +1,20 @@
-"""What each part of the house is told of the settings: the only module beside ``app.py`` that reads ``Settings``."""
+"""What each part of the house is told of the settings: below this module nothing reads ``Settings``."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.config import RELOADABLE
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
-from heimdall_lib.shared_cache.client import ClientOptions, connect
+from heimdall_lib.shared_cache.bus import Bus, Listener
+from heimdall_lib.shared_cache.client import Client, ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
@@ -57,21 +60,15 @@ def responder_policy(settings: Settings) -> ResponderPolicy:
         limiter=RateLimiter(rate=settings.rate_limit, burst=settings.rate_limit_burst),
         udp_size=settings.edns_udp_size,
         stale_reply_ttl=settings.stale_reply_ttl,
+        tcp_idle_timeout=settings.tcp_idle_timeout,
         query_log=settings.query_log,
     )
 
 
 def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
     """Return the link to the Redis at ``target``, down until the shared cache is started."""
-    options = ClientOptions(
-        timeout=settings.redis_timeout,
-        max_connections=settings.redis_max_connections,
-        ca_cert=settings.redis_ca_cert,
-        client_cert=settings.redis_client_cert,
-        client_key=settings.redis_client_key,
-    )
     return Link(
-        lambda: connect(target, options),
+        redis_client(settings, target),
         name=str(target),
         slow_seconds=settings.redis_read_budget,
         expected=not target.guessed,
@@ -79,10 +76,56 @@ def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
     )
 
 
-def redis_cache(settings: Settings, link: Link, stats: Stats) -> RedisCache:
+def redis_client(settings: Settings, target: RedisTarget) -> Callable[[], Client]:
+    """Return what makes a client of the Redis at ``target``."""
+    options = ClientOptions(
+        timeout=settings.redis_timeout,
+        max_connections=settings.redis_max_connections,
+        ca_cert=settings.redis_ca_cert,
+        client_cert=settings.redis_client_cert,
+        client_key=settings.redis_client_key,
+    )
+    return lambda: connect(target, options)
+
+
+def codec(settings: Settings) -> Codec:
+    """Return what reads and writes values."""
+    return Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
+
+
+def redis_cache(
+    settings: Settings, link: Link, *, replica: str, invalidations: Invalidations, stats: Stats
+) -> RedisCache:
     """Return the shared cache behind ``link``, not yet started."""
-    codec = Codec(signing_keys=settings.redis_signing_key, compress_min_bytes=settings.redis_compress_min_bytes)
-    return RedisCache(link, codec=codec, prefix=settings.redis_key_prefix, stats=stats)
+    return RedisCache(
+        link,
+        codec=codec(settings),
+        prefix=settings.redis_key_prefix,
+        replica=replica,
+        invalidations=invalidations,
+        stats=stats,
+    )
+
+
+def redis_bus(
+    settings: Settings, target: RedisTarget, link: Link, *, replica: str, listener: Listener, stats: Stats
+) -> Bus:
+    """Return the line to the other replicas, not yet started."""
+    return Bus(
+        link,
+        connect=redis_client(settings, target),
+        prefix=settings.redis_key_prefix,
+        replica=replica,
+        listener=listener,
+        stats=stats,
+    )
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many processes are to answer; one per core means those that this process may run on."""
+    if settings.workers:
+        return settings.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def warming(
@@ -111,15 +154,6 @@ def redis_words(settings: Settings) -> str:
     if settings.redis_target is None:
         return f"off ({settings.redis_step})"
     return f"{settings.redis_target} ({settings.redis_step})"
-
-
-def without_effect(settings: Settings) -> list[str]:
-    """Return the settings that were given, are valid, and change nothing in this version."""
-    given = {
-        "workers": settings.workers != 1,
-        "admin_token": bool(settings.admin_token),
-    }
-    return [name for name, is_given in given.items() if is_given]
 
 
 def flags(names: Iterable[str]) -> str:

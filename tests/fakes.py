@@ -21,6 +21,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+import gevent
 
 from heimdall_lib import entry as entries
 from heimdall_lib.entry import Entry
@@ -28,7 +29,7 @@ from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.flight import Flight
 from heimdall_lib.query import Query, parse, question_of
 from heimdall_lib.reply import Reply, examine
-from heimdall_lib.shared_cache.cache import NOTHING, Found
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
 from heimdall_lib.stats import Stats
 
 PATIENCE = 10.0
@@ -160,6 +161,21 @@ def address_in(message: bytes) -> str:
 # Running things beside the test.
 
 
+def with_a_loop_of_its_own(function: Callable[..., object], *args: object) -> None:
+    """Run what a thread of a test runs; if it waits, gevent makes it a loop, which is gone with it."""
+    try:
+        function(*args)
+    finally:
+        gevent.get_hub().destroy(destroy_loop=True)
+
+
+class ThreadWithALoop(Thread):
+    """A thread of the server's in a test, whose loop is gone with it."""
+
+    def run(self) -> None:
+        with_a_loop_of_its_own(super().run)
+
+
 class Threads:
     """``spawn`` for the resolver, with real threads; what they die of is kept."""
 
@@ -174,7 +190,7 @@ class Threads:
 
     def _run(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
         try:
-            function(*args)
+            with_a_loop_of_its_own(function, *args)
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self.deaths.append(error)
 
@@ -225,51 +241,73 @@ class ScriptedUpstreams:
 
 @dataclass
 class InMemorySharedCache:
-    """The shared cache's twin in memory. With ``held``, reads are under way until ``release``."""
+    """The shared cache's twin in memory. With ``held``, reads are under way until ``land``."""
 
     stats: Stats = field(default_factory=Stats)
+    changed: list[bytes] = field(default_factory=list)
+    """The keys of answers that were said to differ from what was known before, in order."""
     down: bool = False
     held: bool = False
-    contents: dict[tuple[bytes, str], tuple[bytes, float, int]] = field(default_factory=dict)
-    """By key and view: message, when it was stored, lifetime."""
-    under_way: list[tuple[Flight[Found], bytes, str]] = field(default_factory=list)
+    contents: dict[tuple[bytes, str], tuple[bytes, float, int, int]] = field(default_factory=dict)
+    """By key and view: message, when it was stored, lifetime, and how long it stays after that."""
+    leases: dict[tuple[bytes, str], float] = field(default_factory=dict)
+    """By key and view: until when somebody is fetching."""
+    max_ages: list[float] = field(default_factory=list)
+    """What each read asked for."""
+    under_way: list[tuple[Flight[Found], bytes, str, float]] = field(default_factory=list)
 
-    def read(self, key: bytes, view: str) -> Flight[Found] | None:
+    def read(self, key: bytes, view: str, max_age: float) -> Flight[Found] | None:
         if self.down:
             return None
+        self.max_ages.append(max_age)
         flight: Flight[Found] = Flight()
-        self.under_way.append((flight, key, view))
+        self.under_way.append((flight, key, view, max_age))
         if not self.held:
-            self.release()
+            self.land()
         return flight
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int) -> None:
+    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
         if self.down:
             self.stats.redis_dropped_writes += 1
         else:
-            self.put(key, view, message, lifetime)
+            self.changed += [key] * changed
+            self.put(key, view, message, lifetime, stale=stale)
+
+    def release(self, key: bytes, view: str) -> None:
+        self.leases.pop((key, view), None)
 
     def reject(self, reason: str) -> None:
         self.stats.redis_rejected[reason] += 1
 
-    def put(self, key: bytes, view: str, message: bytes, lifetime: int, *, age: float = 0.0) -> None:
+    def put(
+        self, key: bytes, view: str, message: bytes, lifetime: int, *, age: float = 0.0, stale: int = 86400
+    ) -> None:
         """Have an answer that was stored ``age`` seconds ago."""
-        self.contents[key, view] = message, time.monotonic() - age, lifetime
+        self.contents[key, view] = message, time.monotonic() - age, lifetime, stale
 
-    def release(self) -> None:
+    def lease(self, key: bytes, view: str, seconds: float = LEASE_SECONDS) -> None:
+        """Have another replica fetch an answer."""
+        self.leases[key, view] = time.monotonic() + seconds
+
+    def land(self) -> None:
         """Let the reads that are under way land."""
         while self.under_way:
-            flight, key, view = self.under_way.pop()
-            flight.land(self._found(key, view))
+            flight, key, view, max_age = self.under_way.pop()
+            flight.land(self._found(key, view, max_age))
 
-    def _found(self, key: bytes, view: str) -> Found:
-        message, at, lifetime = self.contents.get((key, view), (b"", 0.0, 0))
-        age = time.monotonic() - at
-        if not message or age >= lifetime:
+    def _found(self, key: bytes, view: str, max_age: float) -> Found:
+        message, at, lifetime, stale = self.contents.get((key, view), (b"", 0.0, 0, 0))
+        now = time.monotonic()
+        age = now - at
+        if message and age < min(lifetime, max_age):
+            self.stats.redis_hits += 1
+            return Found(message, age, lifetime)
+        elsewhere = now < self.leases.get((key, view), 0.0)
+        if not elsewhere:
             self.stats.redis_misses += 1
-            return NOTHING
-        self.stats.redis_hits += 1
-        return Found(message, age, lifetime)
+            self.lease(key, view)
+        kept = message and age < lifetime + stale
+        return Found(message, age, lifetime, elsewhere) if kept else Found(elsewhere=elsewhere)
 
 
 # Servers on loopback.
@@ -281,6 +319,7 @@ class DatagramServer:
     def __init__(self, reply: Callable[[bytes], Sequence[bytes]], host: str = "127.0.0.1", port: int = 0) -> None:
         self._reply = reply
         self._sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # a burst of queries waits, and is not lost
         self._sock.bind((host, port))
         self.port: int = self._sock.getsockname()[1]
         self.queries: list[bytes] = []

@@ -20,6 +20,8 @@ _BARE_MEANS_TRUE = frozenset({"--query-log", "--prefetch"})
 _SECRET_FLAGS = frozenset({"--redis-url", "--redis-password", "--redis-signing-key", "--admin-token"})
 _ROWS = {f"--{row.flag}": row for row in TABLE}
 _EPILOG = """\
+A server that runs is spoken to with "heimdall.py flush NAME" (or --all) and "heimdall.py entry NAME"; each has --help.
+
 A flag wins over its environment variable, the variable over the file, the file over the default. Durations are
 seconds, sizes are bytes. The same flags without "--" are the keys of the YAML file.
 """

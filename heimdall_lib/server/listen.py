@@ -25,18 +25,39 @@ class Sockets:
         sock.listen(_BACKLOG)
         return sock
 
-    def dns(self, endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
+    def dns(self, endpoint: Endpoint, *, shared: bool = False) -> tuple[socket.socket, socket.socket]:
         """Return a UDP and a TCP socket for ``endpoint``; raises ListenError.
 
         Port 0 means one that is free for TCP, the scarcer of the two: its ports stay taken for a while after use.
+        With ``shared``, other processes of the same user may have the address at the same time (SO_REUSEPORT).
         """
-        stream = self.tcp(endpoint)
-        datagrams = self._bind(Endpoint(endpoint.host, stream.getsockname()[1]), socket.SOCK_DGRAM)
+        datagrams, stream = self._pair(endpoint, shared=shared)
+        stream.listen(_BACKLOG)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         return datagrams, stream
 
-    def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
-        sock = _bound(endpoint, kind)
+    def reserve(self, endpoint: Endpoint) -> Endpoint:
+        """Take ``endpoint``, which nobody else may have, for sockets yet to be ``shared``; raises ListenError.
+
+        Returns it with the port that 0 became. Queries that reach the reservation are lost: ``release`` it soon.
+        """
+        pair = self._pair(endpoint)
+        for sock in pair:  # after the exclusive bind, which another Heimdall's shared socket would have refused
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return _with_port_of(pair[0], endpoint)
+
+    def release(self) -> None:
+        """Close what was bound."""
+        for sock in self.bound:
+            sock.close()
+        self.bound.clear()
+
+    def _pair(self, endpoint: Endpoint, *, shared: bool = False) -> tuple[socket.socket, socket.socket]:
+        stream = self._bind(endpoint, socket.SOCK_STREAM, shared=shared)
+        return self._bind(_with_port_of(stream, endpoint), socket.SOCK_DGRAM, shared=shared), stream
+
+    def _bind(self, endpoint: Endpoint, kind: socket.SocketKind, *, shared: bool = False) -> socket.socket:
+        sock = _bound(endpoint, kind, shared=shared)
         self.bound.append(sock)
         return sock
 
@@ -48,12 +69,15 @@ def all_or_none() -> Iterator[Sockets]:
     try:
         yield sockets
     except ListenError:
-        for sock in sockets.bound:
-            sock.close()
+        sockets.release()
         raise
 
 
-def _bound(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
+def _with_port_of(sock: socket.socket, endpoint: Endpoint) -> Endpoint:
+    return Endpoint(endpoint.host, sock.getsockname()[1])
+
+
+def _bound(endpoint: Endpoint, kind: socket.SocketKind, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
     try:
@@ -65,6 +89,8 @@ def _bound(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 may be bound beside [::]
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((endpoint.host, endpoint.port))
     except OSError as error:
         sock.close()

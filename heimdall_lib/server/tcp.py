@@ -1,17 +1,19 @@
 """The TCP listener (RFC 7766).
 
-Rules: queries of one connection are answered as they finish; a client that reads nothing, sends nothing or opens too
-much is cut off; a client that has closed its side still gets what it asked for.
+Rules: queries of one connection are answered as they finish; a client that reads nothing, sends nothing, takes too long
+over one query or opens too much is cut off; a client that has closed its side still gets what it asked for.
 """
 
 import contextlib
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.server import StreamServer
+from gevent.socket import wait_read
 
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
@@ -26,7 +28,7 @@ _MAX_PENDING = 256  # queries of one connection that wait at once; it is read no
 
 @dataclass(frozen=True, slots=True)
 class TcpBounds:
-    """How long a connection may be silent (seconds), and how many may be open at once."""
+    """How long a connection may be silent, or take over one query (seconds), and how many may be open at once."""
 
     idle_timeout: float
     max_connections: int
@@ -53,8 +55,7 @@ class TcpServer(StreamServer):  # type: ignore[misc]
             return
         self._stats.tcp_connections += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(self._bounds.idle_timeout)
-        connection = Connection(sock, address[0], self._responder, self._misses)
+        connection = Connection(sock, address[0], self._responder, self._misses, self._bounds.idle_timeout)
         self._connections.add(connection)
         try:
             connection.serve()
@@ -71,9 +72,13 @@ class TcpServer(StreamServer):  # type: ignore[misc]
 class Connection:
     """One client's connection."""
 
-    def __init__(self, sock: socket.socket, client: str, responder: Responder, misses: Misses) -> None:
-        """Serve a connected socket, whose timeout bounds both silence and each write."""
+    def __init__(
+        self, sock: socket.socket, client: str, responder: Responder, misses: Misses, idle_timeout: float
+    ) -> None:
+        """Serve a connected socket; ``idle_timeout`` (seconds) bounds silence, one query's arrival and each write."""
+        sock.settimeout(idle_timeout)
         self._sock = sock
+        self._idle_timeout = idle_timeout
         self._client = client
         self._responder = responder
         self._misses = misses
@@ -86,9 +91,12 @@ class Connection:
 
     def serve(self) -> None:
         """Read queries until the client is done or too slow, then wait for the answers that are due."""
-        buffer = b""
-        while data := self._receive(mid_frame=bool(buffer)):
-            buffer = self._take(buffer + data)
+        buffer, begun_at = b"", 0.0
+        while data := self._receive_rest(begun_at) if buffer else self._receive():
+            received, begins = buffer + data, not buffer
+            buffer = self._take(received)
+            if begins or len(buffer) < len(received):
+                begun_at = time.monotonic()
         self._idle.wait()  # bounded: every query has a deadline, every write a timeout
 
     def stop_reading(self) -> None:
@@ -96,16 +104,27 @@ class Connection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 
-    def _receive(self, *, mid_frame: bool) -> bytes:
+    def _receive(self) -> bytes:
         """Return what the client sent; empty when it is done, broken, or silent without waiting for an answer."""
         while True:
             try:
                 return self._sock.recv(_READ_SIZE)
             except TimeoutError:
-                if mid_frame or not self._pending:
+                if not self._pending:
                     return b""
             except OSError:
                 return b""
+
+    def _receive_rest(self, begun_at: float) -> bytes:
+        """Return more of a query that began to arrive at ``begun_at``; empty as well when it takes too long."""
+        remaining = begun_at + self._idle_timeout - time.monotonic()
+        if remaining <= 0:
+            return b""
+        try:
+            wait_read(self._sock.fileno(), remaining, TimeoutError())
+            return self._sock.recv(_READ_SIZE)
+        except OSError:
+            return b""
 
     def _take(self, buffer: bytes) -> bytes:
         """Answer or open every whole query in ``buffer``; return the beginning of the next one."""

@@ -3,13 +3,15 @@
 Rules: putting never blocks; with a bound, what does not fit is refused; nothing that was taken in is lost when it ends.
 """
 
+import time
 from typing import Generic, TypeVar
 
 from heimdall_lib.pause import Pause
 
 T = TypeVar("T")
 
-_FOREVER = 1e9  # seconds
+# Waiting for ever is waiting until one instant that will not come: a loop keeps a place for each instant waited for.
+_NEVER = 1e9  # seconds of the monotonic clock
 
 
 class Batches(Generic[T]):
@@ -40,8 +42,8 @@ class Batches(Generic[T]):
         while not self._items and not self._ended:
             pause: Pause[bool] = Pause()
             self._idle.append(pause)
-            if not self._items and not self._ended:  # with threads, it may have come meanwhile
-                pause.wait(_FOREVER)
+            come = self._items or self._ended  # with threads, meanwhile
+            pause.wait(0.0 if come else _NEVER - time.monotonic())
         batch = self._items[: self._size]
         del self._items[: len(batch)]
         return batch

@@ -21,6 +21,7 @@ from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.settings import RedisTarget
 
 Client = Any  # redis.Redis or RedisCluster: redis-py types their common commands apart
+Command = tuple[bytes | str | int, ...]
 
 REASONS = ("timeout", "connection", "auth", "readonly", "oom", "misconf", "loading", "response")
 
@@ -125,45 +126,51 @@ def reason_of(error: Exception) -> str:
 
 
 def multi_get(client: Client, names: Sequence[str]) -> Sequence[bytes | None]:
-    """Return the values under ``names``, None for each that has no string; one round trip (a Cluster: one per slot)."""
-    values: object
-    if isinstance(client, RedisCluster):
-        values = client.mget_nonatomic(names)
-    else:
-        command = [b"*%d\r\n$4\r\nMGET\r\n" % (len(names) + 1)]
-        command += [b"$%d\r\n%b\r\n" % (len(name), name) for name in map(str.encode, names)]
-        (values,) = _converse(client, command, replies=1)
-        if isinstance(values, Exception):
-            raise values
-    return [value if isinstance(value, bytes) else None for value in _one_each(values, len(names))]
+    """Return the values of keys, read in one round trip; None for each that is not there or no string."""
+    return [value_of(reply) for reply in pipelined(client, [("GET", name) for name in names])]
+
+
+def value_of(reply: object) -> bytes | None:
+    """Return what a GET among other commands has found, None when that is no string; raises what else it met."""
+    if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+        raise reply
+    return reply if isinstance(reply, bytes) else None
 
 
 def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[Exception | None]:
     """Store each (name, value, seconds to live) in one round trip; return the exception, if any, for each."""
-    results: object
+    replies = pipelined(client, [("SET", name, value, "EX", seconds) for name, value, seconds in values])
+    return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+
+def multi_delete(client: Client, names: Sequence[str]) -> Sequence[Exception | None]:
+    """Delete keys that may be there in one round trip; return the exception, if any, for each."""
+    replies = pipelined(client, [("UNLINK", name) for name in names])
+    return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+
+def pipelined(client: Client, commands: Sequence[Command]) -> Sequence[object]:
+    """Return a reply or an exception for each command; one round trip (a Cluster: one to each of its servers)."""
     if isinstance(client, RedisCluster):
         pipeline = client.pipeline()
-        for name, value, lifetime in values:
-            pipeline.set(name, value, ex=lifetime)
-        results = pipeline.execute(raise_on_error=False)
-    else:
-        results = _converse(client, [_set_command(*value) for value in values], replies=len(values))
-    return [result if isinstance(result, Exception) else None for result in _one_each(results, len(values))]
+        for command in commands:
+            pipeline.execute_command(*command)
+        return one_each(pipeline.execute(raise_on_error=False), len(commands))
+    return converse(client, [encode(*command) for command in commands], replies=len(commands))
 
 
-def _set_command(name: str, value: bytes, lifetime: int) -> bytes:
-    key, seconds = name.encode(), b"%d" % lifetime
-    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
-        len(key),
-        key,
-        len(value),
-        value,
-        len(seconds),
-        seconds,
-    )
+def encode(*parts: bytes | str | int) -> bytes:
+    """Return a command as Redis reads it (RESP2: an array of bulk strings)."""
+    encoded = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
+    return b"*%d\r\n" % len(encoded) + b"".join(map(bulk, encoded))
 
 
-def _converse(client: Client, commands: Sequence[bytes], *, replies: int) -> Sequence[object]:
+def bulk(part: bytes) -> bytes:
+    """Return one part of a command as Redis reads it."""
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def converse(client: Client, commands: Sequence[bytes], *, replies: int) -> Sequence[object]:
     """Send commands as they are, in one piece, and return a reply or an exception for each.
 
     A pipeline of redis-py does the same at five times the cost: what it does for each command is done once here.
@@ -194,7 +201,27 @@ def clock(client: Client) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-def _one_each(results: object, count: int) -> Sequence[object]:
+def one_each(results: object, count: int) -> Sequence[object]:
+    """Return the results of so many commands; raises InvalidResponse when it is something else."""
     if not isinstance(results, list) or len(results) != count:
         raise redis.InvalidResponse(f"not {count} results")
     return results
+
+
+def home(client: Client, name: str) -> Client:
+    """Return a client of the one server that has a key, and where a channel's messages are counted."""
+    return client.get_redis_connection(client.get_node_from_key(name)) if isinstance(client, RedisCluster) else client
+
+
+def homes(client: Client) -> list[Client]:
+    """Return a client of each server that has keys: a Cluster's primaries."""
+    if isinstance(client, RedisCluster):
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
+    return [client]
+
+
+def publish(client: Client, channel: str, messages: Sequence[bytes]) -> Sequence[int | Exception]:
+    """Publish messages in one round trip; return for each how many listen at this server, or why it was refused."""
+    commands = [encode(b"PUBLISH", channel, message) for message in messages]
+    replies = converse(home(client, channel), commands, replies=len(messages))
+    return [reply if isinstance(reply, (int, Exception)) else 0 for reply in replies]

@@ -61,6 +61,10 @@ class Link:
         """Return the time on Redis's clock, in milliseconds since its epoch."""
         return int(time.monotonic() * 1000 + self._clock_offset)
 
+    def instant(self, milliseconds: int) -> float:
+        """Return when Redis's clock shows that time, on the monotonic clock (seconds)."""
+        return (milliseconds - self._clock_offset) / 1000
+
     def run(self, operation: str, call: Callable[[Client], T], *, bulk: bool = False) -> T:
         """Return ``call(client)``, timed as ``operation``; one in ``bulk`` may take its time.
 

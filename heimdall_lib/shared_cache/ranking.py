@@ -12,10 +12,8 @@ from heapq import merge
 from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeVar
 
-from redis.cluster import RedisCluster
-
 from heimdall_lib.errors import SharedCacheError
-from heimdall_lib.shared_cache.client import Client
+from heimdall_lib.shared_cache.client import Client, Command, homes, pipelined
 from heimdall_lib.shared_cache.codec import SCHEMA
 
 T = TypeVar("T")
@@ -46,13 +44,9 @@ def ranking_key(prefix: str, view: str, day: int) -> str:
 
 def add(client: Client, ranking: str, counts: Sequence[tuple[str, int]]) -> Exception | None:
     """Add to the counts of some keys, bound the set and let it expire; return why Redis refused, if it did."""
-    pipeline = client.pipeline(transaction=False)
-    for name, count in counts:
-        pipeline.zincrby(ranking, count, name)
-    pipeline.zremrangebyrank(ranking, 0, -_MAX_MEMBERS - 1)
-    pipeline.expire(ranking, _EXPIRES_SECONDS)
-    results = pipeline.execute(raise_on_error=False)
-    return next((result for result in results if isinstance(result, Exception)), None)
+    commands: list[Command] = [("ZINCRBY", ranking, count, name) for name, count in counts]
+    commands += [("ZREMRANGEBYRANK", ranking, 0, -_MAX_MEMBERS - 1), ("EXPIRE", ranking, _EXPIRES_SECONDS)]
+    return next((reply for reply in pipelined(client, commands) if isinstance(reply, Exception)), None)
 
 
 def page(client: Client, ranking: str, start: int) -> list[tuple[float, str]]:
@@ -70,9 +64,7 @@ class Place(NamedTuple):
 
 def walk(client: Client, pattern: str, place: Place) -> tuple[list[str], Place | None]:
     """Return some keys that match ``pattern``, perhaps none, and where to go on; None when that was the last step."""
-    servers = [client]
-    if isinstance(client, RedisCluster):
-        servers = [client.get_redis_connection(node) for node in client.get_primaries()]
+    servers = homes(client)
     cursor, names = servers[place.server].scan(place.cursor, match=pattern, count=_PAGE)
     following = Place(place.server, cursor) if cursor else Place(place.server + 1)
     return [_text(name) for name in names], following if following.server < len(servers) else None

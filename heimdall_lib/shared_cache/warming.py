@@ -17,12 +17,13 @@ from heimdall_lib.errors import HeimdallError, SharedCacheError
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.shared_cache.cache import Found
 from heimdall_lib.shared_cache.client import Client, multi_get
-from heimdall_lib.shared_cache.codec import cache_key
+from heimdall_lib.shared_cache.codec import RejectedValueError, cache_key
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.popular import PopularKeys
 from heimdall_lib.shared_cache.ranking import names_by_rank
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
+from heimdall_lib.tally import WarmingState
 
 log = logging.getLogger("heimdall.redis")
 
@@ -69,17 +70,15 @@ class _EnoughError(HeimdallError):
 class NoWarming:
     """A replica that starts cold: there is no Redis, or the operator wants none of it."""
 
-    cold = False
-
     def start(self) -> None:
         """Do nothing."""
 
     def stop(self, _timeout: float) -> None:
         """Do nothing."""
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> WarmingState:
         """Say so."""
-        return {"state": "off", "entries": 0, "seconds": 0.0, "ended": ""}
+        return WarmingState()
 
 
 class Warming:
@@ -122,20 +121,19 @@ class Warming:
         self._stopping.set()
         self._thread.join(timeout)
 
-    @property
-    def cold(self) -> bool:
-        """Whether clients are better served elsewhere for a moment, if Redis was there soon enough to wait for."""
+    def describe(self) -> WarmingState:
+        """Return how far it is."""
+        now = time.monotonic() if self._state == "running" else self._ended_at
+        seconds = round(now - self._began_at, 3)
+        return WarmingState(self._state, self._cold(), self._entries, seconds, self._ended)
+
+    def _cold(self) -> bool:
+        """Say whether clients should go elsewhere for a moment; for a Redis that is late nobody waits."""
         age = time.monotonic() - self._started_at
         if self._state == "waiting":
             return age < _REDIS_PATIENCE_SECONDS
         in_time = self._began_at - self._started_at < _REDIS_PATIENCE_SECONDS
         return self._state == "running" and in_time and age < _READY_SECONDS
-
-    def describe(self) -> dict[str, object]:
-        """Return how far it is, ready for JSON: off, waiting (for Redis), running or done, and what ended it."""
-        now = time.monotonic() if self._state == "running" else self._ended_at
-        seconds = round(now - self._began_at, 3)
-        return {"state": self._state, "entries": self._entries, "seconds": seconds, "ended": self._ended}
 
     def _run(self) -> None:
         while self._link.open and not self._stopping.wait(_LOOK_SECONDS):
@@ -186,10 +184,17 @@ class Warming:
             if value is None:
                 continue
             self._check_bounds()
-            found = self._shared.believed(name, key, value)
-            if found.message and self._tiers.keep(key, found):
+            if self._keep(name, key, value):
                 self._entries += 1
                 self._stats.redis_warmed_entries += 1
+
+    def _keep(self, name: str, key: bytes, value: bytes) -> bool:
+        try:
+            found = self._shared.believed(name, key, value)
+        except RejectedValueError as error:
+            self._shared.reject(error.reason)
+            return False
+        return found.age < found.lifetime and self._tiers.keep(key, found)
 
     def _ask(self, operation: str, call: Callable[[Client], T]) -> T:
         """Return ``call(client)`` after a pause for others; raises when it fails, or it is time to end."""

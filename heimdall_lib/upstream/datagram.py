@@ -157,8 +157,9 @@ class DatagramPool:
 
 
 def _distinct_ids() -> list[bytes]:
+    """Return ids in the order in which they were drawn: a set's order would always begin with the same few."""
     drawn = os.urandom(2 * _PORT_QUERIES)
-    return list({drawn[offset : offset + 2] for offset in range(0, len(drawn), 2)})
+    return list(dict.fromkeys(drawn[offset : offset + 2] for offset in range(0, len(drawn), 2)))
 
 
 def _bind_random_port(sock: socket.socket) -> None:

@@ -109,7 +109,8 @@ class Forwarder:
             if reply.kind is not Kind.FAILURE:
                 return reply
             done.append(upstream)
-            why = reply.error or (_NO_REACHABLE_AUTHORITY, f"upstream rcode {reply.rcode}")
+            text = f"upstream rcode {reply.rcode}" if reply.rcode else "upstream gave no answer to the question"
+            why = reply.error or (_NO_REACHABLE_AUTHORITY, text)
         raise NoAnswerError(*why)
 
     def probe(self) -> None:

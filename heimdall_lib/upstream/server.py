@@ -26,6 +26,7 @@ _FIRST_PROBE_SECONDS, _MAX_PROBE_SECONDS = 1.0, 15.0
 _RTT_WEIGHT = 0.3  # of the newest round trip in the smoothed one
 _DECAY = 0.98  # of a smoothed round trip for each query that went to another server, so that it is tried again
 _PLAIN_SECONDS = 900.0  # for how long a server that knows no EDNS is spared it (RFC 6891, section 6.2.2)
+_UNREAD = (wire.FORMERR, wire.NOTIMP)  # what a server may say to a query with an OPT that it does not know
 _PROBE_KEY = b"\0" + wire.UINT16.pack(wire.TYPE_NS) + wire.UINT16.pack(wire.CLASS_IN) + b"\0"
 
 # What stands before the question, by CD and whether no OPT follows. AD in a query asks for AD in the answer without DO
@@ -85,10 +86,10 @@ class Upstream:
         started = time.monotonic()
         plain = started < self._plain_until
         reply, spoke_edns = self._ask_once(key, timeout, plain=plain)
-        knows_no_edns = reply.rcode in (wire.FORMERR, wire.NOTIMP) and not spoke_edns
-        if knows_no_edns and not plain:
-            self._plain_until = started + _PLAIN_SECONDS
+        if reply.rcode in _UNREAD and not spoke_edns and not plain:
             reply, _ = self._ask_once(key, max(0.0, started + timeout - time.monotonic()), plain=True)
+            if reply.rcode not in _UNREAD:
+                self._plain_until = started + _PLAIN_SECONDS
         if reply.kind is Kind.FAILURE:
             self._stats.failures["rcode"] += 1
         return reply

@@ -55,6 +55,14 @@ def first_heard_after(server: Heimdall, *datagrams: bytes) -> int:
     return int.from_bytes(answer[:2], "big")
 
 
+def _is_closed(connection: TcpClient) -> bool:
+    """Say whether the server has closed the connection, as far as the socket's own timeout shows."""
+    try:
+        return connection.closed_by_server()
+    except TimeoutError:
+        return False
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_id_rd_cd_and_case_come_back_on_a_miss_and_on_a_hit(
     server: Heimdall, upstream: Upstream, transport: str
@@ -233,10 +241,11 @@ def test_ad_is_shown_only_to_who_asks_for_it(heimdall: Launcher, upstream: Upstr
         assert "AD" in flags(server.ask(NAME, flags=dns.flags.RD | dns.flags.AD))
 
 
-def test_client_subnet_and_cookie_are_neither_forwarded_nor_echoed(server: Heimdall, upstream: Upstream) -> None:
+def test_client_subnet_and_cookie_stay_between_the_client_and_heimdall(server: Heimdall, upstream: Upstream) -> None:
     options = [dns.edns.ECSOption("198.51.100.0", 24), dns.edns.CookieOption(b"8 octets", b"")]
     for transport in ("udp", "tcp"):
-        assert server.ask(NAME, options=options, transport=transport).options == ()
+        (option,) = server.ask(NAME, options=options, transport=transport).options
+        assert option.to_wire()[:8] == b"8 octets"
     (asked,) = upstream.asked
     assert asked.message.edns == 0
     assert asked.message.options == ()
@@ -395,6 +404,23 @@ def test_a_silent_tcp_connection_is_closed(heimdall: Launcher, beginning: bytes)
     with TcpClient(server.address) as connection:
         connection.sock.sendall(beginning)
         assert connection.closed_by_server()
+    server.wait_for_metric("tcp_connections", 0)
+
+
+def test_a_tcp_connection_that_takes_too_long_over_one_query_is_closed(heimdall: Launcher, upstream: Upstream) -> None:
+    upstream.add(NAME, "A", "192.0.2.1")
+    server = heimdall("--tcp-idle-timeout", "0.5")
+    message = query(NAME)
+    with TcpClient(server.address) as connection:
+        connection.send(message)
+        assert connection.receive().id == message.id
+        connection.sock.sendall(b"\xff\xff")
+        connection.sock.settimeout(0.05)
+        sent = 0
+        while not (closed := _is_closed(connection)) and sent < 100:  # never silent for as long as the idle timeout
+            connection.sock.sendall(b"x")
+            sent += 1
+        assert closed
     server.wait_for_metric("tcp_connections", 0)
 
 

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import dns.message
 import pytest
 
-from tests.support.client import addresses, rcode, ttl
+from tests.support.client import addresses, query, rcode, ttl, udp_socket
 from tests.support.processes import Heimdall, Launcher, RedisServer, eventually, run_heimdall
 from tests.support.upstream import Upstream
 
@@ -95,8 +97,10 @@ def test_keys_are_readable_and_expire_by_themselves(heimdall: Launcher, upstream
     assert all(key.startswith("heimdall:dns:cache:") for key in redis.stored())
     endings = {key.partition(":www.")[2] or key.partition(":nxdomain.")[2] for key in redis.stored()}
     assert endings == {"example.com:A:IN", "example.com:A:IN:do", "example.com:AAAA:IN"}
-    assert all(0 < redis.client.ttl(key) <= 300 for key in redis.stored())
-    assert 0 < redis.client.ttl(redis.stored("www.example.com")[0]) <= 60
+    stale = 86400  # they stay for that long after their lives, to serve when upstream gives nothing
+    assert all(stale < redis.client.ttl(key) <= stale + 300 for key in redis.stored())
+    assert redis.client.ttl(redis.stored("www.example.com")[0]) <= stale + 60
+    eventually(lambda: redis.client.dbsize() == 3)  # leases are over by themselves
 
 
 def test_replicas_with_other_upstreams_share_nothing_unless_told_that_they_agree(
@@ -287,6 +291,24 @@ def test_a_frozen_redis_delays_no_answer_beyond_its_budget(
     assert server.metric("redis_budget_exceeded_total") >= 1
     assert all(upstream.count(name) == 1 for name in names)
     redis.thaw()
+
+
+def test_a_redis_that_freezes_under_load_loses_no_query(
+    heimdall: Launcher, upstream: Upstream, redis: RedisServer
+) -> None:
+    server = heimdall("--redis-url", redis.url)
+    server.wait_for_redis()
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(udp_socket(server.address)) for _ in range(400)]
+        for number, sock in enumerate(sockets):
+            if number in (100, 300):
+                (redis.freeze if number == 100 else redis.thaw)()
+            sock.send(query(f"n{number}.example.com", id=number).to_wire())
+            time.sleep(0.002)  # a load, not a wait: 500 queries a second at most
+        answers = [dns.message.from_wire(sock.recv(65535)) for sock in sockets]
+    assert [answer.id for answer in answers] == list(range(400))
+    assert {rcode(answer) for answer in answers} == {"NXDOMAIN"}
+    assert all(upstream.count(f"n{number}.example.com") == 1 for number in range(400))
 
 
 def test_redis_is_seen_to_be_well_again_after_every_pause(

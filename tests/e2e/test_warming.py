@@ -105,7 +105,7 @@ def test_log_and_stats_say_what_was_done(heimdall: Launcher, upstream: Upstream,
     server.wait_for_line(r"L1 has 20 entries from Redis after \d+\.\d+ s: --warm-cache-entries is reached$")
     found = warming(server)
     assert 0 < found.pop("seconds") < 30
-    assert found == {"state": "done", "entries": 20, "ended": "--warm-cache-entries is reached"}
+    assert found == {"state": "done", "cold": False, "entries": 20, "ended": "--warm-cache-entries is reached"}
 
 
 def test_it_can_be_switched_off(heimdall: Launcher, upstream: Upstream, redis: RedisServer) -> None:
@@ -142,6 +142,21 @@ def test_while_it_warms_it_is_unready_and_answers_all_the_same(
     eventually(lambda: server.get("/readyz").status == 200)
     eventually(lambda: warming(server)["state"] == "done")
     assert server.metric("redis_warmed_entries_total") > 20_000
+
+
+def test_workers_warm_one_by_one_and_say_so_as_one(heimdall: Launcher, redis: RedisServer) -> None:
+    fill(redis, 30_000, "office")
+    # Each is done some four seconds after it began, and the supervisor knows within one more.
+    flags = ("--workers", "2", "--redis-view", "office", "--warm-cache-entries", "100000")
+    server = heimdall("--redis-url", redis.url, *PATIENT, *flags)
+    ready = server.get("/readyz")
+    assert (ready.status, ready.text) == (503, "warming\n")
+    assert warming(server)["cold"] is True
+
+    eventually(lambda: server.get("/readyz").status == 200)
+    eventually(lambda: warming(server)["state"] == "done")
+    assert warming(server)["entries"] == server.metric("redis_warmed_entries_total") == server.metric("cache_size")
+    assert server.metric("cache_size") > 40_000
 
 
 def test_a_redis_that_hangs_holds_up_readiness_for_a_moment_only(heimdall: Launcher, redis: RedisServer) -> None:

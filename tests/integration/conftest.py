@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+import trustme
 
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
 from tests.fakes import PATIENCE, eventually, unused_port
@@ -128,7 +129,7 @@ def fill_up(server: RedisServer) -> None:
 
 
 def start_cluster(start_redis: StartRedis) -> list[RedisServer]:
-    """Three servers that share the slots of a Cluster."""
+    """Start a Cluster of three servers, and wait until it is one."""
     servers = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(unused_port())) for _ in range(3)]
     for number, server in enumerate(servers):
         first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
@@ -139,3 +140,60 @@ def start_cluster(start_redis: StartRedis) -> list[RedisServer]:
         server.admin.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port, bus)
     eventually(lambda: all(each.admin.cluster("info")["cluster_state"] == "ok" for each in servers), 30.0)
     return servers
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Start a Sentinel that watches the Redis on a port, with more lines for its file; return its own port."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(redis_port: int, *lines: str, tls: bool = False) -> int:
+        port = unused_port()
+        file = tmp_path / "sentinel.conf"
+        ports = [f"tls-port {port}", "port 0"] if tls else [f"port {port}"]
+        watch = f"sentinel monitor mymaster 127.0.0.1 {redis_port} 1"
+        file.write_text("\n".join([*ports, "bind 127.0.0.1", f"dir {tmp_path}", *lines, watch]) + "\n")
+        processes.append(subprocess.Popen(["redis-server", str(file), "--sentinel"], stdout=subprocess.DEVNULL))
+
+        def listens() -> bool:
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", port)) == 0
+
+        eventually(listens)
+        return port
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+class Tls:
+    """An authority, a server's certificate and a client's, in files."""
+
+    def __init__(self, directory: Path) -> None:
+        ca = trustme.CA()
+        self.ca = self._write(directory / "ca.pem", ca.cert_pem)
+        self.other_ca = self._write(directory / "other-ca.pem", trustme.CA().cert_pem)
+        server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.com")
+        self.cert = self._write(directory / "cert.pem", server.cert_chain_pems[0])
+        self.key = self._write(directory / "key.pem", server.private_key_pem)
+        self.client_cert = self._write(directory / "client-cert.pem", client.cert_chain_pems[0])
+        self.client_key = self._write(directory / "client-key.pem", client.private_key_pem)
+        wrong = ca.issue_cert("redis.example")
+        self.wrong_cert = self._write(directory / "wrong-cert.pem", wrong.cert_chain_pems[0])
+        self.wrong_key = self._write(directory / "wrong-key.pem", wrong.private_key_pem)
+
+    @staticmethod
+    def _write(path: Path, blob: trustme.Blob) -> str:
+        blob.write_to_path(str(path))
+        return str(path)
+
+    def arguments(self, port: int, *, clients: str = "no") -> list[str]:
+        words = ["--tls-port", str(port), "--tls-ca-cert-file", self.ca, "--tls-auth-clients", clients]
+        return [*words, "--tls-cert-file", self.cert, "--tls-key-file", self.key]
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    return Tls(tmp_path)

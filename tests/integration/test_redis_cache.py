@@ -1,5 +1,6 @@
 """The shared cache: what its twin in memory promises too, and what becomes of it when Redis is ill."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,10 +14,12 @@ import pytest
 import trustme
 
 from heimdall_lib.flight import Flight
+from heimdall_lib.invalidations import EVERYTHING, Invalidations
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
-from heimdall_lib.shared_cache.cache import NOTHING, Found, SharedCache
+from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, NOTHING, Found, SharedCache
 from heimdall_lib.shared_cache.client import ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec, StoredAnswer, redis_key
+from heimdall_lib.shared_cache.lease import LEASE
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.stats import Stats
@@ -27,6 +30,7 @@ from tests.fakes import (
     Peer,
     StreamServer,
     Threads,
+    ThreadWithALoop,
     ask,
     eventually,
     good_reply,
@@ -61,11 +65,17 @@ class Replica:
     cache: SharedCache
     stats: Stats
 
-    def read(self, question: bytes = KEY, view: str = VIEW) -> Found:
-        return wait(self.cache.read(question, view))
+    def begin(self, question: bytes = KEY, view: str = VIEW, *, max_age: float = ANY_AGE) -> Flight[Found] | None:
+        return self.cache.read(question, view, max_age)
 
-    def write(self, question: bytes = KEY, message: bytes = MESSAGE, lifetime: int = 300) -> None:
-        self.cache.write(question, VIEW, message, lifetime)
+    def read(self, question: bytes = KEY, view: str = VIEW, *, max_age: float = ANY_AGE) -> Found:
+        return wait(self.begin(question, view, max_age=max_age))
+
+    def write(self, question: bytes = KEY, message: bytes = MESSAGE, lifetime: int = 300, *, stale: int = 0) -> None:
+        self.cache.write(question, VIEW, message, lifetime, stale)
+
+    def release(self, question: bytes = KEY) -> None:
+        self.cache.release(question, VIEW)
 
     def has(self, question: bytes = KEY) -> bool:
         return bool(self.read(question).message)
@@ -85,6 +95,7 @@ class RedisReplica(Replica):
         expected: bool = True,
     ) -> None:
         stats = Stats()
+        self.invalidations = Invalidations()
         self.link = Link(
             lambda: connect(target, options),
             name=str(target),
@@ -93,7 +104,17 @@ class RedisReplica(Replica):
             stats=stats,
         )
         codec = Codec(signing_keys=signing_keys, compress_min_bytes=compress_min_bytes)
-        super().__init__(RedisCache(self.link, codec=codec, prefix=PREFIX, stats=stats), stats)
+        super().__init__(
+            RedisCache(
+                self.link,
+                codec=codec,
+                prefix=PREFIX,
+                replica=secrets.token_hex(8),
+                invalidations=self.invalidations,
+                stats=stats,
+            ),
+            stats,
+        )
         self.stopped = False
 
     @property
@@ -117,8 +138,9 @@ MakeReplica = Callable[..., RedisReplica]
 
 
 @pytest.fixture
-def replica_of(redis_server: RedisServer) -> Iterator[MakeReplica]:
+def replica_of(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeReplica]:
     """Make a replica of the test's Redis, or of another target, and wait until it is in use."""
+    monkeypatch.setattr("heimdall_lib.shared_cache.redis_cache.Thread", ThreadWithALoop)
     with ExitStack() as stack:
 
         def make(
@@ -169,7 +191,7 @@ def keep_readers_busy(replica: RedisReplica) -> list[Flight[Found] | None]:
     """Give each of the threads that read something to wait for, while Redis hangs."""
     flights = []
     for number in range(READERS):
-        flights.append(replica.cache.read(key(number), VIEW))
+        flights.append(replica.begin(key(number)))
         eventually(lambda: not replica.redis._reads)
     return flights
 
@@ -246,6 +268,63 @@ class TestContract:
         eventually(shared.has)
         eventually(lambda: shared.read() == NOTHING)
 
+    def test_past_its_lifetime_it_is_there_to_serve_stale_and_no_hit(self, shared: Replica) -> None:
+        shared.write(lifetime=1, stale=60)
+        eventually(shared.has)
+        eventually(lambda: shared.read().age >= 1)
+        hits, found = shared.stats.redis_hits, shared.read()
+        assert (found.message, found.lifetime) == (MESSAGE, 1)
+        assert shared.stats.redis_hits == hits
+
+    def test_it_is_gone_after_the_stale_time(self, shared: Replica) -> None:
+        shared.write(lifetime=1, stale=1)
+        eventually(shared.has)
+        eventually(lambda: not shared.has())
+
+    def test_who_reads_first_is_to_fetch_and_the_others_are_told(self, shared: Replica) -> None:
+        assert [shared.read().elsewhere for _ in range(4)] == [False, True, True, True]
+        assert shared.stats.redis_misses == 1  # the others look again
+
+    def test_of_those_who_read_at_the_same_moment_one_is_to_fetch(self, shared: Replica) -> None:
+        flights = [shared.begin() for _ in range(50)]
+        assert [wait(flight).elsewhere for flight in flights].count(False) == 1
+
+    def test_who_is_to_fetch_one_thing_says_nothing_of_another(self, shared: Replica) -> None:
+        shared.read()
+        others = [shared.read(key(1)), shared.read(KEY, "other"), shared.read(parsed(ask(do=True)).key)]
+        assert [found.elsewhere for found in others] == [False] * 3
+
+    def test_a_lease_ends_with_its_time(self, shared: Replica) -> None:
+        started = time.monotonic()
+        shared.read()
+        eventually(lambda: not shared.read().elsewhere)
+        assert time.monotonic() - started >= LEASE_SECONDS - 0.05
+
+    def test_what_nobody_holds_can_be_released(self, shared: Replica) -> None:
+        shared.release()
+        shared.write()
+        eventually(shared.has)
+
+    def test_who_finds_something_good_is_not_to_fetch_it(self, shared: Replica) -> None:
+        shared.write()
+        eventually(shared.has)
+        assert [shared.read().elsewhere for _ in range(2)] == [False, False]
+
+    def test_who_finds_something_stale_is_to_fetch_it_anew(self, shared: Replica) -> None:
+        shared.write(lifetime=1, stale=60)
+        eventually(lambda: shared.read().age >= 1)
+        eventually(lambda: not shared.read().elsewhere)
+        found = shared.read()
+        assert (found.message, found.elsewhere) == (MESSAGE, True)
+
+    def test_what_is_too_old_for_who_reads_is_fetched_anew_by_one(self, shared: Replica) -> None:
+        shared.write()
+        eventually(shared.has)
+        eventually(lambda: shared.read().age > 0.01 and not shared.read(max_age=0.01).elsewhere)
+        found = shared.read(max_age=0.01)
+        assert (found.message, found.elsewhere) == (MESSAGE, True)
+        assert not shared.read(max_age=3600).elsewhere
+
     def test_any_bytes_can_be_kept(self, shared: Replica) -> None:
         message = bytes(range(256)) * 255
         shared.write(message=message)
@@ -255,7 +334,7 @@ class TestContract:
         for number in range(50):
             shared.write(key(number), good_reply(key(number)).message)
         eventually(lambda: shared.has(key(49)))
-        flights = [shared.cache.read(key(number), VIEW) for number in range(50)]
+        flights = [shared.begin(key(number)) for number in range(50)]
         assert [wait(flight).message for flight in flights] == [good_reply(key(number)).message for number in range(50)]
 
     def test_what_is_not_believed_is_counted(self, shared: Replica) -> None:
@@ -263,25 +342,29 @@ class TestContract:
         assert shared.stats.redis_rejected == {"question": 1}
 
     def test_while_it_is_down_there_is_nothing_to_wait_for(self, down: Replica) -> None:
-        assert down.cache.read(KEY, VIEW) is None
+        assert down.begin(KEY) is None
         assert (down.stats.redis_hits, down.stats.redis_misses) == (0, 0)
 
     def test_while_it_is_down_writes_are_dropped_and_counted(self, down: Replica) -> None:
         down.write()
         assert down.stats.redis_dropped_writes == 1
 
+    def test_while_it_is_down_nothing_is_there_to_be_released(self, down: Replica) -> None:
+        down.release()
+        assert down.stats.redis_dropped_writes == 0
+
 
 class TestReads:
     def test_those_that_wait_together_go_out_together(self, replica: RedisReplica, redis_server: RedisServer) -> None:
+        replica.read()  # Redis has the script from now on
         redis_server.admin.config_resetstat()
         redis_server.pause()
         flights = keep_readers_busy(replica)
-        flights += [replica.cache.read(key(number), VIEW) for number in range(300)]
+        flights += [replica.begin(key(number)) for number in range(100, 400)]
         redis_server.resume()
         assert [wait(flight) for flight in flights] == [NOTHING] * (READERS + 300)
-        assert redis_server.calls("mget") == READERS + 3  # 128 at most in each
-        assert redis_server.calls("get") == 0
-        assert replica.stats.redis_misses == READERS + 300
+        assert redis_server.calls("evalsha") == READERS + 3  # 128 at most in each
+        assert replica.stats.redis_misses == READERS + 300 + 1
 
     def test_a_lone_one_does_not_wait_for_others(self, replica: RedisReplica) -> None:
         started = time.monotonic()
@@ -290,7 +373,7 @@ class TestReads:
 
     def test_one_that_hangs_does_not_hold_up_the_others(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.pause()
-        first = replica.cache.read(KEY, VIEW)
+        first = replica.begin(KEY)
         assert first is not None
         assert first.wait(0.05) is None
         redis_server.resume()
@@ -304,8 +387,10 @@ class TestReads:
 
     def test_an_answer_past_its_life_is_a_miss(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.admin.set(name_of(), value(KEY, redis_server, age=300))
-        assert replica.read() == NOTHING
-        assert replica.stats.redis_misses == 1
+        found = replica.read()
+        assert found.message == MESSAGE  # to serve stale
+        assert found.age == pytest.approx(300, abs=1)
+        assert (replica.stats.redis_hits, replica.stats.redis_misses) == (0, 1)
         assert replica.stats.redis_rejected == {}
 
     def test_an_answer_from_the_future_is_new(self, replica: RedisReplica, redis_server: RedisServer) -> None:
@@ -342,7 +427,7 @@ class TestReads:
         verb, *rest = command
         redis_server.admin.execute_command(verb, name_of(), *rest)
         redis_server.admin.set(name_of(key(1)), value(key(1), redis_server))
-        first, second = replica.cache.read(KEY, VIEW), replica.cache.read(key(1), VIEW)
+        first, second = replica.begin(KEY), replica.begin(key(1))
         assert wait(first) == NOTHING
         assert wait(second).message  # in the same breath, and no worse for it
         replica.write()
@@ -366,6 +451,14 @@ class TestWrites:
         eventually(lambda: redis_server.admin.dbsize() == len(lifetimes))
         for question, lifetime in lifetimes.items():
             assert lifetime * 1000 - 1000 <= redis_server.admin.pttl(name_of(question)) <= lifetime * 1000
+
+    def test_every_key_stays_for_the_stale_time_after_that(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        replica.write(lifetime=300, stale=86400)
+        eventually(lambda: redis_server.admin.dbsize() == 1)
+        assert 86700 - 2 <= redis_server.admin.ttl(name_of()) <= 86700
+        assert replica.read().lifetime == 300
 
     def test_those_that_wait_together_go_out_together(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.pause()
@@ -442,6 +535,93 @@ class TestWrites:
         assert keyless.read().message == MESSAGE
 
 
+class TestLeases:
+    HELD = 600_000  # milliseconds: another replica's lease, whose end a test never sees
+
+    def test_a_release_ends_a_lease(self, replica: RedisReplica, redis_server: RedisServer) -> None:
+        redis_server.admin.set(name_of() + LEASE, b"", px=self.HELD)
+        assert replica.read().elsewhere
+        replica.release()
+        eventually(lambda: not replica.read().elsewhere)
+
+    def test_releases_that_wait_together_go_out_together(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        for number in range(300):
+            redis_server.admin.set(name_of(key(number)) + LEASE, b"", px=self.HELD)
+        redis_server.pause()
+        for number in range(300):
+            replica.release(key(number))
+        redis_server.resume()
+        eventually(lambda: redis_server.admin.dbsize() == 0)
+        assert sum(replica.stats.redis_operations["del"].counts) <= 4
+
+    def test_what_is_to_be_stored_goes_out_with_what_is_to_be_released(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        redis_server.admin.set(name_of() + LEASE, b"", px=self.HELD)
+        redis_server.pause()
+        replica.write(key(1))
+        replica.release()
+        replica.write(key(2))
+        redis_server.resume()
+        eventually(lambda: replica.has(key(2)))
+        eventually(lambda: not redis_server.admin.exists(name_of() + LEASE))
+        assert replica.has(key(1))
+        assert replica.stats.redis_dropped_writes == 0
+
+    def test_a_release_that_is_refused_is_counted_and_is_no_dropped_write(
+        self, replica_of: MakeReplica, redis_server: RedisServer, lines: Lines
+    ) -> None:
+        redis_server.admin.acl_setuser(
+            "ann", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+get", "+set", "+time"]
+        )
+        replica = replica_of(replace(redis_server.target, username="ann", password=Secret("hunter2")))
+        replica.release()
+        eventually(lambda: replica.stats.redis_errors["auth"] == 1)
+        replica.write()
+        eventually(replica.has)
+        assert replica.stats.redis_dropped_writes == 0
+        assert replica.up()
+        assert not any("refuses writes" in line for line in lines)
+
+    def test_an_acl_that_forbids_scripts_costs_nothing_but_a_line_in_the_log(
+        self, replica_of: MakeReplica, redis_server: RedisServer, lines: Lines
+    ) -> None:
+        redis_server.admin.acl_setuser(
+            "ann", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+get", "+set", "+unlink", "+time"]
+        )
+        replica = replica_of(replace(redis_server.target, username="ann", password=Secret("hunter2")))
+        assert [replica.read().elsewhere for _ in range(20)] == [False] + [True] * 19
+        replica.write()
+        eventually(replica.has)
+        assert replica.stats.redis_errors == {}
+        assert replica.up()
+        assert [line.partition(" (")[0] for line in lines if "WARNING" in line] == [
+            "WARNING Redis runs no scripts for Heimdall"
+        ]
+
+    def test_what_is_from_before_a_flush_is_counted_once_and_no_hit(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        redis_server.admin.set(name_of(), value(KEY, redis_server, age=100))
+        replica.invalidations.flushed(EVERYTHING, time.monotonic() - 50)
+        assert [replica.read(), replica.read()] == [NOTHING, NOTHING]
+        assert (replica.stats.redis_hits, replica.stats.redis_misses) == (0, 2)
+        assert replica.stats.redis_rejected == {"flushed": 2}
+        redis_server.admin.set(name_of(), value(KEY, redis_server, age=10))
+        assert replica.has()
+
+    def test_what_is_not_believed_is_fetched_by_one_and_overwritten(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        redis_server.admin.set(name_of(), b"some other program's value")
+        assert [replica.read(), replica.read()] == [NOTHING, Found(elsewhere=True)]
+        assert replica.stats.redis_rejected == {"format": 1}
+        replica.write()
+        eventually(replica.has)
+
+
 class TestReplicas:
     def test_what_one_writes_the_other_finds(self, replica_of: MakeReplica) -> None:
         one, other = replica_of(), replica_of()
@@ -474,7 +654,7 @@ class TestWhenRedisIsIll:
     def hurt(self, replica: RedisReplica, times: int = 6) -> None:
         """Read until the breaker has had enough."""
         for _ in range(times):
-            if (flight := replica.cache.read(KEY, VIEW)) is not None:
+            if (flight := replica.begin(KEY)) is not None:
                 assert wait(flight) == NOTHING
 
     def test_a_dead_one_opens_the_breaker_and_is_taken_up_again(
@@ -485,7 +665,7 @@ class TestWhenRedisIsIll:
         redis_server.kill()
         self.hurt(replica)
         assert replica.down()
-        assert replica.cache.read(KEY, VIEW) is None
+        assert replica.begin(KEY) is None
         assert replica.stats.redis_errors["connection"] >= 5
         redis_server.start()
         eventually(replica.up)
@@ -516,7 +696,7 @@ class TestWhenRedisIsIll:
         eventually(replica.has)
         for _ in range(5):
             redis_server.admin.client_pause(100)
-            if (flight := replica.cache.read(KEY, VIEW)) is not None:
+            if (flight := replica.begin(KEY)) is not None:
                 wait(flight)
         assert replica.link.open
         eventually(lambda: not replica.link.open)
@@ -530,7 +710,7 @@ class TestWhenRedisIsIll:
         redis_server.pause()
         flights = []
         for number in count():
-            flight = replica.cache.read(key(number), VIEW)
+            flight = replica.begin(key(number))
             if flight is None:
                 break
             flights.append(flight)
@@ -614,14 +794,14 @@ class TestWhenRedisLies:
 
     @pytest.fixture
     def liar(self) -> Iterator[Callable[[bytes, bytes], RedisTarget]]:
-        """Start a server that answers TIME and MGET with these bytes, and whatever else with an error."""
+        """Start a server that answers TIME and EVALSHA with these bytes, and whatever else with an error."""
         with ExitStack() as stack:
 
-            def start(to_time: bytes, to_mget: bytes) -> RedisTarget:
+            def start(to_time: bytes, to_read: bytes) -> RedisTarget:
                 def serve(peer: Peer) -> None:
                     while command := peer.sock.recv(65536):
                         peer.sock.sendall(
-                            to_time if b"TIME" in command else to_mget if b"MGET" in command else b"-ERR what?\r\n"
+                            to_time if b"TIME" in command else to_read if b"EVALSHA" in command else b"-ERR what?\r\n"
                         )
 
                 server = stack.enter_context(StreamServer(serve))
@@ -635,7 +815,6 @@ class TestWhenRedisLies:
             b"$-1\r\n",
             b"*-1\r\n",
             b"*0\r\n",
-            b"*2\r\n$-1\r\n$-1\r\n",
             b"*1\r\n:5\r\n",
             b"*1\r\n*0\r\n",
             b"+OK\r\n",
@@ -643,6 +822,11 @@ class TestWhenRedisLies:
             b":what\r\n",
             b"*what\r\n",
             b"-what\r\n",
+            b"-NOSCRIPT what\r\n",
+            b"-NOPERM what\r\n",
+            b"*2\r\n$-1\r\n$-1\r\n",
+            b"*2\r\n$-1\r\n$2\r\n00\r\n",
+            b"*3\r\n$-1\r\n$-1\r\n$1\r\n0\r\n",
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
         ],
     )
@@ -651,7 +835,7 @@ class TestWhenRedisLies:
     ) -> None:
         replica = replica_of(liar(self.TRUE_TIME, lie), 0.5)
         for number in range(6):  # more than there are readers
-            flight = replica.cache.read(key(number), VIEW)
+            flight = replica.begin(key(number))
             assert flight is None or flight.wait(1.0) == NOTHING
 
     @pytest.mark.parametrize("lie", [b"*0\r\n", b":1\r\n", b"$-1\r\n", b"*2\r\n$1\r\nx\r\n$1\r\ny\r\n", b":what\r\n"])
@@ -673,7 +857,7 @@ class TestStop:
     def test_reads_that_wait_are_answered_first(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.pause()
         flights = keep_readers_busy(replica)
-        flights += [replica.cache.read(key(number), VIEW) for number in range(20)]
+        flights += [replica.begin(key(number)) for number in range(100, 120)]
         spawn = Threads()
         spawn(replica.stop)
         eventually(lambda: len(replica.redis._reads) == 20)

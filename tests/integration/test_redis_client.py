@@ -1,7 +1,5 @@
 """redis-py as Heimdall uses it: every layout of Redis, every way to fail, and one exception for all of them."""
 
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,7 +8,6 @@ from typing import Any
 
 import pytest
 import redis
-import trustme
 from redis.cluster import RedisCluster
 from redis.sentinel import SentinelConnectionPool
 
@@ -21,13 +18,15 @@ from heimdall_lib.shared_cache.client import (
     Client,
     ClientOptions,
     connect,
+    multi_delete,
     multi_get,
     multi_set,
+    pipelined,
     reason_of,
     translated,
 )
 from tests.fakes import StreamServer, Threads, eventually, unused_port
-from tests.integration.conftest import RedisServer, StartRedis, after, fill_up, start_cluster
+from tests.integration.conftest import RedisServer, StartRedis, Tls, after, fill_up, start_cluster
 
 OPTIONS = ClientOptions(timeout=5.0)
 
@@ -65,6 +64,9 @@ def check_reads_and_writes(client: Client) -> None:
     assert multi_set(client, [(name, name.encode(), 100) for name in names]) == [None] * 20
     assert multi_get(client, [*names, "test:none"]) == [*(name.encode() for name in names), None]
     assert all(90 < client.ttl(name) <= 100 for name in names)
+    multi_set(client, [(f"{name}:gone", b"x", 100) for name in names])
+    assert multi_delete(client, [*(f"{name}:gone" for name in names), "test:none"]) == [None] * 21
+    assert multi_get(client, [f"{name}:gone" for name in names]) == [None] * 20
     seconds, microseconds = client.time()
     assert abs(seconds + microseconds / 1e6 - time.time()) < 60
 
@@ -90,14 +92,21 @@ class TestLayouts:
         self, redis_server: RedisServer, client_of: Connect
     ) -> None:
         redis_server.admin.acl_setuser(
-            "ann", enabled=True, passwords=["+hunter2"], keys=["test:*"], commands=["+mget", "+set", "+time", "+ttl"]
+            "ann",
+            enabled=True,
+            passwords=["+hunter2"],
+            keys=["test:*"],
+            commands=["+get", "+set", "+unlink", "+time", "+ttl"],
         )
         client = client_of(target("standalone", redis_server.port, username="ann", password=Secret("hunter2")))
         check_reads_and_writes(client)
-        assert reason(lambda: multi_get(client, ["other:name"])) == "auth"
-        [refused] = multi_set(client, [("other:name", b"value", 10)])
-        assert isinstance(refused, Exception)
-        assert reason_of(refused) == "auth"
+        refusals = [
+            *multi_set(client, [("other:name", b"value", 10)]),
+            *multi_delete(client, ["other:name"]),
+            *pipelined(client, [("GET", "other:name")]),
+        ]
+        assert [reason_of(error) for error in refusals if isinstance(error, Exception)] == ["auth"] * 3
+        assert reason(lambda: multi_get(client, ["test:0", "other:name"])) == "auth"
 
     def test_a_cluster_of_three(self, start_redis: StartRedis, client_of: Connect) -> None:
         servers = start_cluster(start_redis)
@@ -127,63 +136,6 @@ class TestLayouts:
     ) -> None:
         client = client_of(target("sentinel", sentinel(redis_server.port), service_name="other"))
         assert reason(client.time) == "connection"
-
-
-@pytest.fixture
-def sentinel(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Start a Sentinel that watches the Redis on a port, with more lines for its file; return its own port."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(redis_port: int, *lines: str, tls: bool = False) -> int:
-        port = unused_port()
-        file = tmp_path / "sentinel.conf"
-        ports = [f"tls-port {port}", "port 0"] if tls else [f"port {port}"]
-        watch = f"sentinel monitor mymaster 127.0.0.1 {redis_port} 1"
-        file.write_text("\n".join([*ports, "bind 127.0.0.1", f"dir {tmp_path}", *lines, watch]) + "\n")
-        processes.append(subprocess.Popen(["redis-server", str(file), "--sentinel"], stdout=subprocess.DEVNULL))
-
-        def listens() -> bool:
-            with socket.socket() as sock:
-                return sock.connect_ex(("127.0.0.1", port)) == 0
-
-        eventually(listens)
-        return port
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-class Tls:
-    """An authority, a server's certificate and a client's, in files."""
-
-    def __init__(self, directory: Path) -> None:
-        ca = trustme.CA()
-        self.ca = self._write(directory / "ca.pem", ca.cert_pem)
-        self.other_ca = self._write(directory / "other-ca.pem", trustme.CA().cert_pem)
-        server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.com")
-        self.cert = self._write(directory / "cert.pem", server.cert_chain_pems[0])
-        self.key = self._write(directory / "key.pem", server.private_key_pem)
-        self.client_cert = self._write(directory / "client-cert.pem", client.cert_chain_pems[0])
-        self.client_key = self._write(directory / "client-key.pem", client.private_key_pem)
-        wrong = ca.issue_cert("redis.example")
-        self.wrong_cert = self._write(directory / "wrong-cert.pem", wrong.cert_chain_pems[0])
-        self.wrong_key = self._write(directory / "wrong-key.pem", wrong.private_key_pem)
-
-    @staticmethod
-    def _write(path: Path, blob: trustme.Blob) -> str:
-        blob.write_to_path(str(path))
-        return str(path)
-
-    def arguments(self, port: int, *, clients: str = "no") -> list[str]:
-        words = ["--tls-port", str(port), "--tls-ca-cert-file", self.ca, "--tls-auth-clients", clients]
-        return [*words, "--tls-cert-file", self.cert, "--tls-key-file", self.key]
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> Tls:
-    return Tls(tmp_path)
 
 
 class TestTls:
@@ -378,10 +330,17 @@ class TestFaults:
         assert reason_of(refused) == "misconf"
         assert multi_get(client, ["name"]) == [b"value"]
 
-    def test_another_type_under_a_name_is_nothing(self, redis_server: RedisServer, client_of: Connect) -> None:
+    def test_a_command_that_is_refused_does_no_harm_to_the_others(
+        self, redis_server: RedisServer, client_of: Connect
+    ) -> None:
         client = client_of(redis_server.target)
         redis_server.admin.lpush("name", "value")
-        assert multi_get(client, ["name"]) == [None]
+        multi_set(client, [("other", b"value", 100)])
+        refused, *others = pipelined(client, [("GET", name) for name in ("name", "other", "none")])
+        assert isinstance(refused, Exception)
+        assert reason_of(refused) == "response"
+        assert others == [b"value", None]
+        assert multi_get(client, ["name", "other", "none"]) == [None, b"value", None]
         assert multi_set(client, [("name", b"value", 100)]) == [None]
         assert multi_get(client, ["name"]) == [b"value"]
 

@@ -24,7 +24,17 @@ SECONDS = 5.0
 
 
 def query(number: int) -> bytes:
-    return ask(f"n{number}.example.", message_id=number)
+    """A query without its id, which the pool draws."""
+    return ask(f"n{number}.example.")[2:]
+
+
+def question(number: int) -> bytes:
+    return query(number)[10:]
+
+
+def reply(number: int) -> bytes:
+    """The reply to it, less the id."""
+    return echo(bytes(2) + query(number))[2:]
 
 
 def answer_all(peer: Peer) -> None:
@@ -41,7 +51,7 @@ class Client:
     replies: dict[int, bytes | UpstreamError] = field(default_factory=dict)
 
     def ask(self, number: int, timeout: float = SECONDS) -> bytes:
-        return self.pool.exchange(query(number), timeout)
+        return self.pool.exchange(question(number), query(number), timeout)[2:]
 
     def refusal(self, number: int, timeout: float = SECONDS) -> tuple[str, str]:
         with pytest.raises(UpstreamError) as caught:
@@ -65,8 +75,20 @@ class Client:
         assert self.spawn.deaths == []
 
 
+class Ids:
+    """Stands in for ``secrets``: ids one after the other, so that no two meet by chance."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def token_bytes(self, size: int) -> bytes:
+        self.drawn += 1
+        return self.drawn.to_bytes(size)
+
+
 @dataclass
 class Net:
+    ids: Ids
     servers: list[StreamServer] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
 
@@ -86,8 +108,9 @@ class Net:
 
 
 @pytest.fixture
-def net() -> Iterator[Net]:
-    made = Net()
+def net(monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
+    made = Net(Ids())
+    monkeypatch.setattr("heimdall_lib.upstream.stream.secrets", made.ids)
     yield made
     for client in made.clients:
         client.close()
@@ -123,12 +146,12 @@ class Desk:
 class TestConnections:
     def test_the_reply_comes_back_as_it_was_sent(self, net: Net) -> None:
         _, client = net.pair(answer_all)
-        assert client.ask(1) == echo(query(1))
+        assert client.ask(1) == reply(1)
 
     def test_one_connection_serves_query_after_query(self, net: Net) -> None:
         server, client = net.pair(answer_all)
         for number in range(20):
-            assert client.ask(number) == echo(query(number))
+            assert client.ask(number) == reply(number)
         assert server.connections == 1
 
     def test_a_reply_of_the_largest_size_comes_back_whole(self, net: Net) -> None:
@@ -143,7 +166,7 @@ class TestConnections:
             peer.receive()
 
         _, client = net.pair(dribble)
-        assert client.ask(1) == echo(query(1))
+        assert client.ask(1) == reply(1)
 
     def test_queries_share_a_connection_and_replies_come_in_any_order(self, net: Net) -> None:
         desk = Desk()
@@ -153,13 +176,13 @@ class TestConnections:
         assert server.connections == 1
         desk.answer(list.reverse)
         client.spawn.join()
-        assert client.replies == {number: echo(query(number)) for number in range(20)}
+        assert client.replies == {number: reply(number) for number in range(20)}
 
     def test_those_who_come_while_a_connection_is_opened_wait_for_it(self, net: Net) -> None:
         server, client = net.pair(answer_all)
         client.ask_beside(*range(30))
         client.spawn.join()
-        assert client.replies == {number: echo(query(number)) for number in range(30)}
+        assert client.replies == {number: reply(number) for number in range(30)}
         assert server.connections <= 4
 
     def test_a_busy_connection_gets_a_second_one_beside_it(self, net: Net) -> None:
@@ -191,27 +214,46 @@ class TestConnections:
         server, client = net.pair(desk)
         client.ask_beside(7)
         desk.await_queries(1)
-        other = ask("other.example.", message_id=7)
-        replies: list[bytes] = []
-        client.spawn(lambda: replies.append(client.pool.exchange(other, SECONDS)))
+        net.ids.drawn -= 1
+        client.ask_beside(8)
         desk.await_queries(2)
         assert server.connections == 2
+        first, second = (data for _, data in desk.received)
+        assert first[:2] == second[:2]
         desk.answer()
         client.spawn.join()
-        assert replies == [echo(other)]
-        assert client.replies == {7: echo(query(7))}
+        assert client.replies == {7: reply(7), 8: reply(8)}
 
     def test_an_id_is_free_again_after_its_reply(self, net: Net) -> None:
         server, client = net.pair(answer_all)
-        assert client.ask(7) == client.ask(7)
+        client.ask(7)
+        net.ids.drawn -= 1
+        client.ask(8)
         assert server.connections == 1
+
+    def test_ids_are_drawn_at_random(self) -> None:
+        seen: list[bytes] = []
+
+        def serve(peer: Peer) -> None:
+            while data := peer.receive():
+                seen.append(data[:2])
+                peer.send(echo(data))
+
+        with StreamServer(serve) as server:
+            client = Client(StreamPool(UpstreamServer("tcp", "127.0.0.1", server.port), None))
+            for _ in range(100):
+                client.ask(1)
+            client.close()
+        # By chance, seven of 100 fall on one drawn before once in 3e11 runs, and none is this large once in 1e30.
+        assert len(set(seen)) > 93
+        assert max(seen) > b"\x80"
 
 
 class TestReplies:
     @pytest.mark.parametrize(
         "wrong",
         [
-            lambda data: echo(query(99)),
+            lambda data: bytes((data[0] ^ 0x80,)) + echo(data)[1:],
             lambda data: echo(data).replace(b"n1", b"n2"),
             lambda data: data,
             lambda data: b"",
@@ -227,7 +269,7 @@ class TestReplies:
                 peer.send(echo(data))
 
         server, client = net.pair(serve)
-        assert client.ask(1) == echo(query(1))
+        assert client.ask(1) == reply(1)
         assert server.connections == 1
 
     def test_a_reply_that_comes_too_late_is_ignored(self, net: Net) -> None:
@@ -239,7 +281,7 @@ class TestReplies:
         desk.await_queries(2)
         desk.answer()
         client.spawn.join()
-        assert client.replies == {2: echo(query(2))}
+        assert client.replies == {2: reply(2)}
         assert server.connections == 1
 
 
@@ -268,7 +310,7 @@ class TestFailures:
     def test_a_connection_that_the_server_closed_is_opened_anew(self, net: Net) -> None:
         server, client = net.pair(lambda peer: peer.send(echo(peer.receive())))
         for number in range(5):
-            assert client.ask(number) == echo(query(number))
+            assert client.ask(number) == reply(number)
         assert server.connections == 5
 
     def test_a_query_on_a_kept_connection_that_is_closed_is_asked_once_more(self, net: Net) -> None:
@@ -279,7 +321,7 @@ class TestFailures:
 
         server, client = net.pair(serve)
         client.ask(1)
-        assert client.ask(2) == echo(query(2))
+        assert client.ask(2) == reply(2)
         assert server.connections == 2
 
     def test_a_new_connection_that_is_closed_is_a_network_error(self, net: Net) -> None:
@@ -328,7 +370,7 @@ class TestFailures:
             assert connection.takes(b"\0\1")
             connection.close()
             assert not connection.takes(b"\0\1")
-            assert connection.exchange(query(1), SECONDS) == b""
+            assert connection.exchange(b"\0\1", question(1), query(1), SECONDS) == b""
             assert len(connection) == 0
             eventually(lambda: ours.fileno() < 0)
 
@@ -346,7 +388,7 @@ class TestFailures:
         desk.answer()
         client.spawn.join()
         assert {number: client.replies[number] for number in (1, 2, 3)} == {
-            number: echo(query(number)) for number in (1, 2, 3)
+            number: reply(number) for number in (1, 2, 3)
         }
         failure = client.replies[0]
         assert isinstance(failure, UpstreamError)
@@ -392,7 +434,7 @@ class TestTls:
     ) -> None:
         server = self.server(net, ca, "dns.example", "127.0.0.1")
         client = net.client(server.port, name, trusting)
-        assert client.ask(1) == echo(query(1))
+        assert client.ask(1) == reply(1)
 
     @pytest.mark.parametrize("name", ["other.example", "127.0.0.2", "sub.dns.example"])
     def test_a_server_with_another_name_is_not_believed(
@@ -441,6 +483,6 @@ class TestTls:
     ) -> None:
         server = self.server(net, ca, "dns.example", serve=lambda peer: peer.send(echo(peer.receive())))
         client = net.client(server.port, "dns.example", trusting)
-        assert client.ask(1, PATIENCE) == echo(query(1))
-        assert client.ask(2, PATIENCE) == echo(query(2))
+        assert client.ask(1, PATIENCE) == reply(1)
+        assert client.ask(2, PATIENCE) == reply(2)
         assert server.connections == 2

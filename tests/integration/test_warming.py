@@ -1,6 +1,7 @@
 """Warming from a real Redis: what L1 takes over, in which order, where it ends, and what it does not believe."""
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,10 +14,12 @@ import pytest
 
 from heimdall_lib.entry import message_of
 from heimdall_lib.errors import SharedCacheError
+from heimdall_lib.invalidations import EVERYTHING, Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.reply import Reply
 from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
+from heimdall_lib.shared_cache.cache import ANY_AGE
 from heimdall_lib.shared_cache.client import ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec, StoredAnswer, redis_key
 from heimdall_lib.shared_cache.link import Link
@@ -24,6 +27,7 @@ from heimdall_lib.shared_cache.ranking import ranking_key
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
+from heimdall_lib.tally import WarmingState
 from tests.fakes import PATIENCE, Lines, ScriptedUpstreams, Threads, address_in, ask, eventually, good_reply, parsed
 from tests.integration.conftest import RedisServer, StartRedis, fill_up, start_cluster
 
@@ -110,12 +114,21 @@ class Replica:
             expected=True,
             stats=self.stats,
         )
-        self.shared = RedisCache(self.link, codec=Codec(signing_keys=signing_keys), prefix=PREFIX, stats=self.stats)
+        self.invalidations = Invalidations()
+        self.shared = RedisCache(
+            self.link,
+            codec=Codec(signing_keys=signing_keys),
+            prefix=PREFIX,
+            replica=secrets.token_hex(8),
+            invalidations=self.invalidations,
+            stats=self.stats,
+        )
         self.upstreams = ScriptedUpstreams()
         self.resolver = Resolver(
             policy=policy,
             memory=self.memory,
             shared=self.shared,
+            invalidations=self.invalidations,
             upstreams=self.upstreams,
             spawn=Threads(),
             stats=self.stats,
@@ -140,18 +153,18 @@ class Replica:
         self.shared.stop(PATIENCE)
 
     def state(self) -> object:
-        return self.warming.describe()["state"]
+        return self.warming.describe().state
 
     def entries(self) -> object:
-        return self.warming.describe()["entries"]
+        return self.warming.describe().entries
 
     def ended(self) -> str:
         """Wait for the end of warming, and say what brought it about."""
         eventually(lambda: self.state() == "done")
-        return str(self.warming.describe()["ended"])
+        return str(self.warming.describe().ended)
 
     def cold(self) -> bool:
-        return self.warming.cold
+        return self.warming.describe().cold
 
     def has(self) -> list[int]:
         """The numbers of the names that L1 has."""
@@ -225,6 +238,16 @@ class TestTakingOver:
         replica.ended()
         assert all(question in replica.memory for question in questions)
 
+    def test_what_is_past_its_life_is_left_for_who_needs_something_stale(
+        self, contents: Contents, replica_of: MakeReplica
+    ) -> None:
+        contents.admin.set(name_of(key(1)), contents.value(1, age=301, lifetime=300), ex=300)
+        contents.put(2)
+        replica = replica_of()
+        assert replica.ended() == ALL
+        assert replica.has() == [2]
+        assert contents.admin.exists(name_of(key(1)))
+
     def test_what_l1_has_already_is_neither_read_nor_touched(
         self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica
     ) -> None:
@@ -238,7 +261,7 @@ class TestTakingOver:
         assert replica.ended() == ALL
         replica.stop()
         assert replica.memory.get(key(0)) is entry
-        assert redis_server.calls("mget") == 0
+        assert redis_server.calls("get") == 0
 
     def test_only_the_views_of_this_replica_are_taken_over(self, contents: Contents, replica_of: MakeReplica) -> None:
         contents.put(1)
@@ -396,7 +419,7 @@ class TestBounds:
         eventually(lambda: redis_server.admin.ping() and replica.state() == "done", 60.0)
         assert replica.entries() == 20_000
         assert redis_server.calls("zrevrange") >= 6  # 200 members each, and the end of both days
-        assert redis_server.calls("mget") >= 20_000 // 64
+        assert redis_server.calls("get") >= 20_000 // 64
         assert redis_server.calls("scan") >= 19_000 // 250  # a step may find a few keys more than it looks for
         assert redis_server.calls("keys") == 0
 
@@ -414,15 +437,13 @@ class TestBounds:
     def test_stats_say_how_far_it_is(self, contents: Contents, replica_of: MakeReplica) -> None:
         contents.put(1, 2, 3)
         replica = replica_of(started=False)
-        assert replica.warming.describe() == {"state": "waiting", "entries": 0, "seconds": 0.0, "ended": ""}
+        assert replica.warming.describe() == WarmingState("waiting")
         replica.start()
         replica.ended()
         described = replica.warming.describe()
-        seconds = described.pop("seconds")
-        assert described == {"state": "done", "entries": 3, "ended": ALL}
-        assert isinstance(seconds, float)
-        assert 0 < seconds < PATIENCE
-        assert replica.warming.describe()["seconds"] == seconds
+        assert described == WarmingState("done", cold=False, entries=3, seconds=described.seconds, ended=ALL)
+        assert 0 < described.seconds < PATIENCE
+        assert replica.warming.describe() == described
         replica.stop()
 
 
@@ -464,6 +485,11 @@ class TestLies:
     ) -> None:
         self.check(contents, replica_of(started=False), lie(contents), reasons)
 
+    def test_what_is_from_before_a_flush_is_not_believed(self, contents: Contents, replica_of: MakeReplica) -> None:
+        replica = replica_of(started=False)
+        replica.invalidations.flushed(EVERYTHING, time.monotonic() - 50)
+        self.check(contents, replica, contents.value(1, age=100), {"flushed": 1})
+
     def check(self, contents: Contents, replica: Replica, lie: bytes, reasons: dict[str, int]) -> None:
         codec = Codec(signing_keys=self.KEYS)
         contents.admin.set(name_of(key(1)), lie, ex=300)
@@ -502,7 +528,7 @@ class TestLies:
         replica = replica_of()
         assert replica.ended() == ALL
         assert replica.has() == [5]
-        assert redis_server.calls("mget") == 1
+        assert redis_server.calls("get") == 1
 
     def test_a_ranking_that_is_none_is_passed_over(
         self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica
@@ -573,7 +599,7 @@ class TestWhenRedisIsIll:
         replica = replica_of()
         replica.ended()
         redis_server.kill()
-        eventually(lambda: (replica.shared.read(key(2), VIEW), replica.link.open)[1])
+        eventually(lambda: (replica.shared.read(key(2), VIEW, ANY_AGE), replica.link.open)[1])
         redis_server.start()
         eventually(lambda: not replica.link.open)
         contents.put(2)
@@ -585,7 +611,7 @@ class TestWhenRedisIsIll:
     ) -> None:
         contents.put(1)
         redis_server.admin.execute_command(
-            *f"ACL SETUSER reader on >pass ~{PREFIX}:* +mget +get +set +time +select +ping".split()
+            *f"ACL SETUSER reader on >pass ~{PREFIX}:* +get +set +time +select +ping".split()
         )
         target = replace(redis_server.target, username="reader", password=Secret("pass"))
         replica = replica_of(target)
@@ -613,7 +639,7 @@ class TestWhenRedisIsIll:
         self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica
     ) -> None:
         documentation = Path(__file__).parents[2] / "docs" / "redis.md"
-        (command,) = re.findall(r"^ACL SETUSER .+$", documentation.read_text(), re.MULTILINE)
+        command, *_ = re.findall(r"^ACL SETUSER .+$", documentation.read_text(), re.MULTILINE)
         redis_server.admin.execute_command(*command.split())
         contents.put(1)
         contents.rank({1: 5})
@@ -735,8 +761,7 @@ class TestReadiness:
     def test_without_warming_nobody_is_cold(self) -> None:
         warming: Warming | NoWarming = NoWarming()
         warming.start()
-        assert not warming.cold
-        assert warming.describe() == {"state": "off", "entries": 0, "seconds": 0.0, "ended": ""}
+        assert warming.describe() == WarmingState("off", cold=False)
         warming.stop(PATIENCE)
 
 

@@ -32,6 +32,13 @@ NUMBERS = st.one_of(st.sampled_from([1, 28, 65, 97, 0x4100, 0x6100, 0x4161, 0x61
 TTLS = st.one_of(st.sampled_from([0, 1, 59, 60, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]), st.integers(0, 100000))
 BITS = st.booleans()
 _TYPES = st.sampled_from([1, 2, 5, 6, 16, 28, 46, 65, 65280])
+_DATA = {
+    messages.A: st.binary(min_size=4, max_size=4),
+    messages.NS: NAMES,
+    messages.CNAME: NAMES,
+    messages.SOA: TTLS.map(messages.soa_data),
+    messages.AAAA: st.binary(min_size=16, max_size=16),
+}
 
 
 def recased(name: bytes, mask: int) -> bytes:
@@ -87,8 +94,7 @@ def replies(draw: st.DrawFn) -> Made:
         for _ in range(draw(st.integers(0, 4))):
             owner = draw(st.one_of(st.just(messages.TO_QUESTION), st.just(b"\0"), NAMES))
             rtype, ttl = draw(_TYPES), draw(TTLS)
-            rdata = messages.soa_data(draw(TTLS)) if rtype == messages.SOA else draw(st.binary(max_size=40))
-            section.append(messages.record(owner, rtype, ttl, rdata))
+            section.append(messages.record(owner, rtype, ttl, draw(_DATA.get(rtype, st.binary(max_size=40)))))
             offsets.append(position + len(owner) + 4)
             ttls.append(ttl)
             position += len(section[-1])
@@ -96,6 +102,65 @@ def replies(draw: st.DrawFn) -> Made:
     flags = draw(st.integers(0, 0xFFF)) << 4 & 0x07F0 | messages.QR
     answer, authority, additional = sections
     return Made(question, (answer, authority, additional), draw(st.integers(0, 15)), flags, tuple(offsets), tuple(ttls))
+
+
+@dataclass(frozen=True)
+class Echoed:
+    """A message that came back for a question in lower case: sound or not, but with this one question in it."""
+
+    question: bytes
+    message: bytes
+
+
+_OPTS = st.sampled_from(
+    [
+        *[[], [messages.opt()], [messages.opt(udp_size=0xFFFF, dnssec_ok=True)]] * 3,
+        [messages.opt(version=1)],
+        [messages.opt(extended_rcode=1)],
+        [messages.opt(options=messages.option(messages.EXTENDED_ERROR, b"\0\x16text"))],
+        [messages.opt(owner=b"\1a\0")],
+        [messages.opt(), messages.opt()],
+        [messages.opt(), messages.record(messages.TO_QUESTION, messages.A, 1, bytes(4))],
+    ]
+)
+
+
+_ADDRESS_SIZES = {messages.A: 4, messages.AAAA: 16}
+
+
+@st.composite
+def common_replies(draw: st.DrawFn) -> Echoed:
+    """Draw the reply that most queries get, records of the name and type asked for; or one that nearly is that."""
+    name = draw(NAMES).lower()
+    qtype = draw(st.sampled_from([messages.A] * 3 + [messages.AAAA] * 2 + [messages.OPT, messages.ANY]))
+    asked = qtype.to_bytes(2, "big") + draw(st.sampled_from([messages.IN, messages.CH])).to_bytes(2, "big")
+    answers = [messages.TO_QUESTION + asked + _ttl_and_data(draw, qtype) for _ in range(draw(st.integers(1, 3)))]
+    elsewhere = draw(st.sampled_from([0, 0, 0, 0, 1]))  # records that stand in the authority section
+    message = bytearray(
+        messages.assemble(
+            recased(name, draw(MASKS)) + asked,
+            answer=answers[elsewhere:],
+            authority=answers[:elsewhere],
+            additional=draw(_OPTS),
+            flags=messages.QR | draw(st.integers(0, 0x7F)) << 4,
+        )
+    )
+    start = 12 + len(name) + 4
+    fault = draw(st.sampled_from(["none", "none", "octet", "octet", "cut", "added"]))
+    if fault == "octet":
+        at = draw(st.sampled_from([3, 6, 7, 8, 9, 10, 11]) | st.integers(start, len(message) - 1))
+        message[at] = draw(st.sampled_from([0, 1, 2]) | st.integers(0, 255))
+    elif fault == "cut":
+        del message[draw(st.integers(start, len(message) - 1)) :]
+    elif fault == "added":
+        message += draw(st.sampled_from([b"\0", messages.TO_QUESTION, answers[0], messages.opt()]))
+    return Echoed(name + asked, bytes(message))
+
+
+def _ttl_and_data(draw: st.DrawFn, qtype: int) -> bytes:
+    size = _ADDRESS_SIZES.get(qtype, 9)
+    data = draw(st.sampled_from([bytes(size)] * 9 + [bytes(size + 1)]) | st.binary(min_size=size, max_size=size))
+    return draw(TTLS).to_bytes(4, "big") + len(data).to_bytes(2, "big") + data
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """L1 against a model of it, over any sequence of calls."""
 
+from collections.abc import Generator
 from typing import Any
 
 from hypothesis import settings
@@ -26,6 +27,8 @@ class MemoryCacheModel(RuleBasedStateMachine):
         self.model: dict[bytes, Entry] = {}
         self.max_entries = self.max_bytes = self.evictions = self.expired = 0
         self.now = 0.0
+        self.sweep: Generator[int] = (0 for _ in ())
+        self.swept_length, self.unswept = 0, set[bytes]()
 
     @initialize(max_entries=st.integers(1, 5), max_bytes=st.integers(0, 2500))
     def start(self, max_entries: int, max_bytes: int) -> None:
@@ -38,6 +41,7 @@ class MemoryCacheModel(RuleBasedStateMachine):
     def put(self, key: bytes, size: int, lifetime: float, stale: float) -> None:
         entry = entries.make(bytes(size), (), stored_at=self.now, lifetime=lifetime, stale=stale)
         self.cache.put(key, entry)
+        self.unswept.discard(key)
         self.model.pop(key, None)
         if cost(key, entry) <= self.max_bytes:
             while len(self.model) >= self.max_entries or self.bytes + cost(key, entry) > self.max_bytes:
@@ -55,6 +59,24 @@ class MemoryCacheModel(RuleBasedStateMachine):
     def remove(self, key: bytes) -> None:
         assert self.cache.remove(key) is (self.model.pop(key, None) is not None)
 
+    @rule(length=st.integers(1, 6), step=st.integers(1, 3))
+    def begin_a_sweep(self, length: int, step: int) -> None:
+        """Others come between the steps of a sweep; one that nobody goes on with loses no entry."""
+        self.sweep.close()
+        self.swept_length, self.unswept = length, {key for key in self.model if len(key) >= length}
+        self.sweep = self.cache.sweep(lambda key: len(key) >= length, step)
+
+    @rule()
+    def go_on_with_the_sweep(self) -> None:
+        removed = next(self.sweep, None)
+        kept = {key: entry for key, entry in self.model.items() if self.cache.get(key) is not None}
+        gone = self.model.keys() - kept.keys()
+        assert all(len(key) >= self.swept_length for key in gone)
+        assert len(gone) == (removed or 0)
+        self.model = kept
+        if removed is None:
+            assert not self.unswept & kept.keys()
+
     @rule(elapsed=st.floats(0, 40), most=st.integers(0, 4))
     def purge(self, elapsed: float, most: int) -> None:
         self.now += elapsed
@@ -65,7 +87,7 @@ class MemoryCacheModel(RuleBasedStateMachine):
         assert len(gone) <= most
         assert all(entries.stale_until(entry) <= self.now for entry in gone)
         overdue = [entry for entry in kept.values() if entries.stale_until(entry) <= self.now - INTERVAL]
-        assert more or not overdue
+        assert more or not overdue or self.unswept  # which a sweep that is under way gives back
         assert not more or len(gone) == most
         self.expired += len(gone)
         self.model = kept

@@ -29,6 +29,7 @@ PATIENCE = 20.0
 """Seconds after which what should have happened counts as not happening: only a failing test waits so long."""
 
 _HOST = "127.0.0.1"
+_LEASE = ":lease"
 _OWN_VARIABLES = ("HEIMDALL_", "KUBERNETES_", "REDIS_URL", "SSL_CERT_")
 _LISTENING = re.compile(r"listening on (\S+) port (\d+), UDP and TCP")
 _HTTP = re.compile(r"HTTP on (\S+) port (\d+)")
@@ -309,9 +310,9 @@ class RedisServer:
         self._process.send(signal.SIGCONT)
 
     def stored(self, name: str = "") -> list[str]:
-        """Return the keys in which ``name`` stands between colons; all keys without a name."""
+        """Return the keys of values in which ``name`` stands between colons; all of them without a name."""
         found = sorted(key.decode() for key in self._client.keys("*"))
-        return [key for key in found if not name or f":{name}:" in key]
+        return [key for key in found if not key.endswith(_LEASE) and (not name or f":{name}:" in key)]
 
     def wait_for_key(self, name: str) -> str:
         """Return the one key for ``name``, once it is stored."""

@@ -1,6 +1,7 @@
 """A cached answer, and the answers to clients that are made of it."""
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,41 @@ def test_rendering_for_one_client_changes_nothing_for_the_next() -> None:
     first = bytes(entries.render(ENTRY, asked(), 1000.0))
     entries.render(ENTRY, asked("WWW.EXAMPLE.COM", flags=CD | AD, message_id=1), 1010.0, stale_ttl=1)
     assert entries.render(ENTRY, asked(), 1000.0) == first
+
+
+# The same answer
+
+
+def answers(*records: str, **options: Any) -> Entry:
+    return entry_of(reply(NAME, answer=list(records), **options))
+
+
+ONE, TWO = f"{NAME}. 300 IN A 192.0.2.1", f"{NAME}. 300 IN A 192.0.2.2"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        answers(ONE, TWO),
+        answers(TWO, ONE),
+        answers(ONE.replace("300", "20"), TWO.replace("300", "20")),
+        answers(ONE, TWO, authority=["example.com. 60 IN NS ns.example."]),
+        answers(ONE, TWO, flags="QR RD RA AD"),
+    ],
+)
+def test_ttls_order_and_other_sections_make_no_other_answer(other: Entry) -> None:
+    assert entries.same_answer(answers(ONE, TWO), other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        answers(ONE),
+        answers(ONE, TWO, f"{NAME}. 300 IN A 192.0.2.3"),
+        answers(ONE, f"{NAME}. 300 IN A 192.0.2.3"),
+        answers(f"{NAME}. 300 IN CNAME a.example.", "a.example. 300 IN A 192.0.2.1"),
+        answers(rcode="NXDOMAIN", authority=["example.com. 60 IN SOA ns.example. host.example. 1 2 3 4 5"]),
+    ],
+)
+def test_another_record_or_response_code_makes_another_answer(other: Entry) -> None:
+    assert not entries.same_answer(answers(ONE, TWO), other)

@@ -1,20 +1,23 @@
-"""Single flight, with real threads."""
+"""Single flight, with greenlets and with real threads."""
 
 import time
 from collections.abc import Callable
 from functools import partial
-from threading import Barrier, Event, Semaphore, Thread
+from threading import Barrier, Thread
 
+import gevent
 import pytest
 
 from heimdall_lib.flight import Flight, Flights
+from heimdall_lib.pause import Pause
+from tests.fakes import with_a_loop_of_its_own
 
 LONG = 10.0
 """Seconds that no test ever waits: whoever waits is woken long before."""
 
 
 def in_threads(count: int, work: Callable[[], object]) -> list[Thread]:
-    threads = [Thread(target=work, daemon=True) for _ in range(count)]
+    threads = [Thread(target=with_a_loop_of_its_own, args=(work,), daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
     return threads
@@ -74,20 +77,12 @@ def test_a_waiter_is_woken_as_soon_as_the_outcome_lands() -> None:
 
 def test_a_thousand_waiters_have_one_outcome() -> None:
     flight: Flight[object] = Flight()
-    outcome, seen, ready = object(), [], Semaphore(0)
-
-    def wait() -> None:
-        ready.release()
-        seen.append(flight.wait(1.0))
-
-    threads = in_threads(1000, wait)
-    for _ in threads:
-        ready.acquire()
+    waiters = [gevent.spawn(flight.wait, LONG) for _ in range(1000)]
+    gevent.idle()
+    outcome = object()
     flight.land(outcome)
-
-    assert joined(threads)
-    assert len(seen) == 1000
-    assert all(one is outcome for one in seen)
+    gevent.joinall(waiters, LONG, raise_error=True)
+    assert all(waiter.value is outcome for waiter in waiters)
 
 
 def test_a_waiter_that_gives_up_disturbs_nobody() -> None:
@@ -111,12 +106,12 @@ def test_who_gave_up_may_wait_again() -> None:
 def test_an_outcome_that_lands_while_somebody_begins_to_wait_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     flight: Flight[str] = Flight()
 
-    class Overtaken(Event):
+    class Overtaken(Pause[bool]):
         def __init__(self) -> None:
             super().__init__()
             flight.land("outcome")
 
-    monkeypatch.setattr("heimdall_lib.flight.Event", Overtaken)
+    monkeypatch.setattr("heimdall_lib.flight.Pause", Overtaken)
     started = time.monotonic()
     assert flight.wait(1.0) == "outcome"
     assert time.monotonic() - started < 0.5
@@ -243,3 +238,15 @@ def test_of_many_who_join_one_leads_and_all_have_its_outcome() -> None:
     assert joined(in_threads(100, ask))
     assert seen == fetched * 100
     assert len(flights) == 0
+
+
+def test_nobody_joins_a_flight_that_was_detached_but_who_waits_is_served() -> None:
+    flights: Flights[str] = Flights()
+    old, _ = flights.join(b"key")
+    flights.detach()
+    assert b"key" not in flights
+    new, leads = flights.join(b"key")
+    assert leads
+    flights.land(b"key", old, "old")
+    assert (old.outcome, new.outcome) == ("old", None)
+    assert b"key" in flights

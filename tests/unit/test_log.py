@@ -107,6 +107,15 @@ def test_a_query_is_an_object_in_json_and_only_a_message_in_text(capsys: pytest.
     assert in_text.endswith(": query name=www.example.com")
 
 
+def test_a_workers_lines_say_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("text", "json"):
+        log.configure("info", form, worker=2)
+        logging.getLogger("heimdall.test").info("at work")
+    in_text, in_json = lines(capsys)
+    assert in_text.partition(" ")[2] == "INFO [worker 2] heimdall.test: at work"
+    assert json.loads(in_json)["worker"] == 2
+
+
 # Levels
 
 

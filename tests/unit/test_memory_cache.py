@@ -236,3 +236,43 @@ def test_failures_are_bounded_and_the_oldest_goes() -> None:
     remembered = [number for number in range(20000) if failures.get(str(number).encode(), 0.0)]
     assert 0 < len(remembered) < 20000
     assert remembered == list(range(20000 - len(remembered), 20000))
+
+
+# Sweeping
+
+
+def test_a_sweep_takes_out_what_is_wanted_and_nothing_else(stats: Stats) -> None:
+    cache = filled(stats, b"a", b"b", b"c")
+    assert sum(cache.sweep(lambda key: key != b"b", 10)) == 2
+    assert (len(cache), cache.get(b"b")) == (1, entry_of(b"b"))
+    assert cache.bytes == 2 + EMPTY_COST
+
+
+def test_a_sweep_pauses_after_each_step(stats: Stats) -> None:
+    cache = filled(stats, *(bytes((number,)) for number in range(10)), entries=10)
+    assert list(cache.sweep(lambda _: True, 4)) == [4, 4, 2]
+    assert len(cache) == 0
+
+
+def test_what_is_put_while_a_sweep_pauses_stays(stats: Stats) -> None:
+    cache = filled(stats, b"a", b"b")
+    sweep = cache.sweep(lambda _: True, 1)
+    next(sweep)
+    for key in (b"a", b"b"):
+        cache.put(key, entry_of(b"new"))
+    assert sum(sweep) == 0
+    assert cache.get(b"a") == cache.get(b"b") == entry_of(b"new")
+
+
+def test_after_a_sweep_entries_are_purged_as_before(stats: Stats) -> None:
+    cache = filled(stats, b"a", b"b", b"c")
+    next(cache.sweep(lambda _: False, 1))  # nobody goes on
+    assert not cache.purge(1000.0, 10)
+    assert len(cache) == 0
+
+
+def test_failures_are_forgotten_together() -> None:
+    failures = FailureCache()
+    failures.put(b"a", (22, ""), 10.0)
+    failures.clear()
+    assert failures.get(b"a", 5.0) is None

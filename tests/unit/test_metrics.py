@@ -1,6 +1,8 @@
 """The families that operators hold on to, their labels, and the numbers behind them."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
@@ -12,8 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from heimdall_lib import __version__
-from heimdall_lib.metrics import StatsCollector, registry
+from heimdall_lib.metrics import ProcessesCollector, StatsCollector, registry
 from heimdall_lib.stats import DROP_REASONS, DURATION_BUCKETS, SOURCES, Stats
+from heimdall_lib.tally import Reading, WorkerState
 
 FAMILIES = {
     "queries": ("counter", {"transport"}),
@@ -68,7 +71,7 @@ def busy() -> Stats:
 
 
 def collected(stats: Stats, size: tuple[int, int] = (0, 0)) -> dict[str, Metric]:
-    return {family.name: family for family in StatsCollector(stats, lambda: size).collect()}
+    return {family.name: family for family in StatsCollector(lambda: Reading(stats, *size)).collect()}
 
 
 def value(stats: Stats, sample: str, size: tuple[int, int] = (0, 0), **labels: str) -> float:
@@ -104,7 +107,7 @@ def test_a_familys_type_and_labels(name: str) -> None:
 def test_the_exposition_can_be_read_back(
     generate: Callable[..., bytes], read: Callable[[str], Iterable[Metric]]
 ) -> None:
-    text = generate(registry(StatsCollector(busy(), lambda: (7, 4096)))).decode()
+    text = generate(registry(StatsCollector(lambda: Reading(busy(), entries=7, size=4096)))).decode()
     families = {family.name: family for family in read(text)}
     assert {f"heimdall_{name}" for name in FAMILIES} <= set(families)
     assert [sample.value for sample in families["heimdall_cache_bytes"].samples] == [4096]
@@ -112,15 +115,71 @@ def test_the_exposition_can_be_read_back(
 
 
 def test_the_usual_families_of_the_process_and_of_python_are_there() -> None:
-    text = generate_latest(registry(StatsCollector(Stats(), lambda: (0, 0)))).decode()
+    text = generate_latest(registry(StatsCollector(lambda: Reading(Stats())))).decode()
     for name in ("process_cpu_seconds_total", "process_open_fds", "python_info", "python_gc_collections_total"):
         assert re.search(f"^{name}[ {{]", text, re.MULTILINE), name
 
 
+def children_that_burn(count: int) -> list[subprocess.Popen[bytes]]:
+    """Start processes that use some CPU time, open 200 files each, and stay."""
+    code = "import time; sum(range(3_000_000)); f = [open('/dev/null') for _ in range(200)]; print(flush=True); input()"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(count)
+    ]
+    for each in started:
+        assert each.stdout is not None
+        each.stdout.readline()
+    return started
+
+
+def test_other_processes_of_the_server_are_measured_with_it_and_their_cpu_time_stays() -> None:
+    pids: list[int] = []
+    collector = ProcessesCollector(lambda: pids)
+
+    def measured() -> dict[str, float]:
+        return {family.name: family.samples[0].value for family in collector.collect()}
+
+    alone = measured()
+    children = children_that_burn(2)
+    try:
+        pids[:] = [each.pid for each in children]
+        together = measured()
+    finally:
+        for each in children:
+            each.communicate(b"\n")
+    pids.clear()
+    afterwards = measured()
+    assert together["process_resident_memory_bytes"] > alone["process_resident_memory_bytes"] + 2 * 2**20
+    assert together["process_virtual_memory_bytes"] > alone["process_virtual_memory_bytes"]
+    assert together["process_cpu_seconds"] > alone["process_cpu_seconds"]
+    assert afterwards["process_cpu_seconds"] >= together["process_cpu_seconds"] - 0.05  # ticks of a hundredth each
+    assert 200 <= together["process_open_fds"] < 400
+    for name in ("process_start_time_seconds", "process_max_fds"):
+        assert together[name] == alone[name]
+
+
+def test_a_process_that_is_gone_is_not_measured() -> None:
+    (child,) = children_that_burn(1)
+    child.communicate(b"\n")
+    families = list(ProcessesCollector(lambda: [child.pid]).collect())
+    assert {"process_cpu_seconds", "process_open_fds"} <= {family.name for family in families}
+
+
+def test_workers_are_counted_when_there_are_any() -> None:
+    states = [
+        WorkerState(number=1, pid=11, up=True, uptime_seconds=5.0, queries=1, restarts=0),
+        WorkerState(number=2, pid=12, up=False, uptime_seconds=5.0, queries=1, restarts=3),
+    ]
+    families = {family.name: family for family in StatsCollector(lambda: Reading(Stats(), workers=states)).collect()}
+    assert [sample.value for sample in families["heimdall_workers"].samples] == [1]
+    assert [sample.value for sample in families["heimdall_worker_restarts"].samples] == [3]
+
+
 def test_two_registries_do_not_share_families() -> None:
     first, second = busy(), Stats()
-    registry(StatsCollector(first, lambda: (1, 1)))
-    text = generate_latest(registry(StatsCollector(second, lambda: (2, 2)))).decode()
+    registry(StatsCollector(lambda: Reading(first, entries=1, size=1)))
+    text = generate_latest(registry(StatsCollector(lambda: Reading(second, entries=2, size=2)))).decode()
     assert "heimdall_cache_size 2.0" in text
     assert SERVER not in text
 

@@ -25,7 +25,7 @@ from tests.support.messages import (
     wire_name,
 )
 
-FORMERR, NOTIMP, BADVERS = 1, 4, 16
+NOERROR, FORMERR, NOTIMP, BADVERS = 0, 1, 4, 16
 
 
 def read(data: bytes) -> Query:
@@ -108,8 +108,32 @@ def test_a_udp_size_below_512_means_512(size: int) -> None:
 
 
 def test_options_are_passed_over() -> None:
-    cookie = opt(options=option(10, bytes(8)) + option(65001, b""))
-    assert sound(query("example.com", additional=[cookie])).edns
+    subnet = opt(options=option(8, bytes(8)) + option(65001, b""))
+    assert sound(query("example.com", additional=[subnet])).edns
+
+
+def test_the_first_cookie_is_read() -> None:
+    options = option(3, b"") + option(10, b"12345678" + bytes(8)) + option(10, b"87654321")
+    assert sound(query("example.com", additional=[opt(options=options)])).cookie == b"12345678"
+    assert sound(query("example.com", additional=[opt()])).cookie == b""
+
+
+def test_a_cookie_of_the_wrong_size_is_a_format_error() -> None:
+    assert read(query("example.com", additional=[opt(options=option(10, bytes(9)))])).problem == FORMERR
+
+
+def test_a_query_for_a_cookie_alone_needs_no_question() -> None:
+    parsed = read(assemble(b"", questions=0, flags=RD, additional=[opt(options=option(10, bytes(8)))]))
+    assert (parsed.problem, parsed.cookie, parsed.question) == (NOERROR, bytes(8), b"")
+    versed = opt(version=1, options=option(10, bytes(8)))
+    assert read(assemble(b"", questions=0, flags=RD, additional=[versed])).problem == BADVERS
+    assert read(assemble(b"", questions=0, flags=RD, additional=[opt()])).problem == FORMERR
+
+
+def test_a_keepalive_is_read_among_other_options() -> None:
+    options = option(3, b"") + option(11, b"") + option(65001, b"")
+    assert sound(query("example.com", additional=[opt(options=options)])).keepalive
+    assert not sound(query("example.com", additional=[opt(options=option(3, b""))])).keepalive
 
 
 def test_other_additional_records_are_passed_over_before_and_after_the_opt() -> None:

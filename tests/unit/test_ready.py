@@ -120,5 +120,10 @@ def test_nothing_is_ready_past_its_second(house: House) -> None:
     house.memory.put(key, entry)
     now = entries.stored_at(entry)
     answers.keep(ask(), parsed(ask()), entry, b"\0\0\x80\x83answer", now)
-    assert answers.find(b"id" + ask()[2:], now + 0.99) == (b"id\x80\x83answer", 3)
-    assert answers.find(b"id" + ask()[2:], now + 1.0) is None
+    asked = (b"id" + ask()[2:], PEER)
+
+    def admits(_peer: str, _now: float) -> bool:
+        return True
+
+    assert answers.split([asked], now + 0.99, (), admits) == ([(b"id\x80\x83answer", PEER)], [3], [])
+    assert answers.split([asked], now + 1.0, (), admits) == ([], [], [asked])

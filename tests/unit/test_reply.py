@@ -112,9 +112,47 @@ def test_a_record_of_the_type_outside_the_answer_section_is_no_answer() -> None:
     assert examined(assemble(ASKED, authority=[ADDRESS], additional=[ADDRESS])).kind is Kind.NODATA
 
 
-def test_a_referral_may_not_be_cached() -> None:
-    found = examined(reply(NAME, authority=["example.com. 300 IN NS ns.example.com."]))
-    assert (found.kind, found.ttl) == (Kind.NODATA, None)
+@pytest.mark.parametrize("zone", ["example.com.", "."])
+def test_a_referral_is_a_failure(zone: str) -> None:
+    found = examined(reply(NAME, authority=[f"{zone} 300 IN NS ns.example.com."]))
+    assert (found.kind, found.ttl) == (Kind.FAILURE, None)
+
+
+def test_name_servers_beside_an_answer_an_alias_or_a_denial_are_no_referral() -> None:
+    servers = "example.com. 300 IN NS ns.example.com."
+    assert examined(reply(NAME, answer=[f"{NAME}. 9 IN A 192.0.2.1"], authority=[servers])).kind is Kind.ANSWER
+    assert examined(reply(NAME, answer=[f"{NAME}. 9 IN CNAME a.test."], authority=[servers])).kind is Kind.NODATA
+    assert examined(reply(NAME, authority=[servers, DENIAL])).kind is Kind.NODATA
+    assert examined(reply(NAME, authority=[servers], rcode="NXDOMAIN")).kind is Kind.NXDOMAIN
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+def test_a_part_of_an_answer_is_a_failure(rcode: int) -> None:
+    found = examined(assemble(ASKED, answer=[ADDRESS], authority=[soa(60, 60)], flags=QR | TC, rcode=rcode))
+    assert (found.kind, found.ttl) == (Kind.FAILURE, None)
+
+
+@pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
+def test_an_answer_that_was_not_asked_for_is_a_failure(rcode: str) -> None:
+    other = "other.example.com. 300 IN A 192.0.2.66"
+    assert examined(reply(NAME, answer=[other], rcode=rcode)).kind is Kind.FAILURE
+    assert examined(reply(NAME, answer=[f"{NAME}. 300 IN A 192.0.2.1", other], rcode=rcode)).kind is Kind.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("rtype", "rdata"),
+    [(A, bytes(3)), (AAAA, bytes(4)), (NS, b"\1a"), (CNAME, b"\0\0"), (15, b"\0"), (33, bytes(6)), (NS, b"\xc0\x00")],
+)
+def test_data_that_is_not_what_its_type_says_is_refused(rtype: int, rdata: bytes) -> None:
+    with pytest.raises(WireError):
+        examined(assemble(ASKED, answer=[ADDRESS], additional=[record(b"\0", rtype, 60, rdata)]))
+
+
+@pytest.mark.parametrize("section", ["answer", "authority", "additional"])
+def test_an_owner_that_no_client_could_read_is_refused(section: str) -> None:
+    inside_a_label = b"\xc0\x0d"
+    with pytest.raises(WireError):
+        examined(placed(section, record(inside_a_label, A, 60, bytes(4))))
 
 
 # Negative answers (RFC 2308)

@@ -12,13 +12,16 @@ import pytest
 from heimdall_lib import entry as entries
 from heimdall_lib.entry import Entry, message_of
 from heimdall_lib.errors import NoAnswerError
+from heimdall_lib.invalidations import EVERYTHING, Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.query import Query
+from heimdall_lib.reply import Reply
 from heimdall_lib.resolver import Outcome, Resolver, ResolverPolicy
-from heimdall_lib.shared_cache.cache import Found, NoSharedCache, SharedCache
+from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, NoSharedCache, SharedCache
 from heimdall_lib.stats import Stats
 from tests.fakes import (
+    ADDRESS,
     NAME,
     SOA,
     InMemorySharedCache,
@@ -54,6 +57,7 @@ class House:
         self.stats = Stats()
         self.memory = MemoryCache(max_entries=100, max_bytes=100_000, purge_interval=30, stats=self.stats)
         self.shared = InMemorySharedCache(self.stats)
+        self.invalidations = Invalidations()
         self.upstreams = ScriptedUpstreams()
         self.spawn = Threads()
         self.resolver = self.build(self.shared)
@@ -64,6 +68,7 @@ class House:
             policy=POLICY,
             memory=self.memory,
             shared=shared,
+            invalidations=self.invalidations,
             upstreams=self.upstreams,
             spawn=self.spawn,
             stats=self.stats,
@@ -90,7 +95,7 @@ def house() -> Iterator[House]:
     made = House()
     yield made
     made.upstreams.gate.set()
-    made.shared.release()
+    made.shared.land()
     made.spawn.join()
 
 
@@ -231,6 +236,12 @@ class TestTakingOver:
         assert not house.resolver.keep(other, self.FOUND)
         assert house.memory.get(other) is None
         assert house.stats.redis_rejected == {"question": 1}
+
+    def test_what_was_flushed_since_is_not_kept(self, house: House) -> None:
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 50)
+        assert not house.resolver.keep(KEY, self.FOUND)
+        assert house.in_l1() is None
+        assert house.stats.redis_rejected == {"flushed": 1}
 
 
 class TestPromotion:
@@ -403,7 +414,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         eventually(lambda: house.outcomes)
         assert (house.outcomes[0].source, address(house.outcomes[0])) == ("l2", L2_ADDRESS)
         entry = house.in_l1()
@@ -414,7 +425,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         house.upstreams.gate.set()
         house.spawn.join()
         entry = house.in_l1()
@@ -423,7 +434,7 @@ class TestBudget:
 
     def test_a_late_value_does_not_displace_upstreams_answer(self, house: House) -> None:
         house.resolve()
-        house.shared.release()
+        house.shared.land()
         entry = house.in_l1()
         assert entry is not None
         assert address_in(message_of(entry)) == "192.0.2.1"
@@ -432,7 +443,7 @@ class TestBudget:
         house.upstreams.script = UNREACHABLE
         outcome = house.resolve()
         assert outcome.failure == (22, UNREACHABLE.text)
-        house.shared.release()
+        house.shared.land()
         outcome = house.resolve()
         assert (outcome.source, address(outcome)) == ("l1", L2_ADDRESS)
 
@@ -441,7 +452,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         assert house.resolve().source == "stale"
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         assert (house.resolve().source, address(house.resolve())) == ("l1", L2_ADDRESS)
 
     def test_a_late_value_that_is_not_believed_lets_upstream_answer(self, house: House) -> None:
@@ -449,7 +460,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         assert house.stats.redis_rejected == {"message": 1}
         house.upstreams.gate.set()
         eventually(lambda: house.outcomes)
@@ -460,7 +471,7 @@ class TestBudget:
         house.upstreams.gate.clear()
         house.resolve_beside()
         eventually(lambda: house.upstreams.asked)
-        house.shared.release()
+        house.shared.land()
         house.upstreams.gate.set()
         eventually(lambda: house.outcomes)
         assert house.outcomes[0].source == "upstream"
@@ -814,12 +825,352 @@ class TestWhatIsNotKept:
         assert house.shared.contents[KEY, VIEW][2] == 60
 
 
+class TestLease:
+    """What another replica is fetching is waited for, a while."""
+
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, house: House) -> None:
+        house.shared.lease(KEY, VIEW, 60.0)
+
+    def resolve_beside_until_it_waits(self, house: House) -> None:
+        house.resolve_beside()
+        eventually(lambda: len(house.shared.max_ages) >= 2)
+
+    def test_it_looks_again_and_finds_the_others_answer(self, house: House) -> None:
+        self.resolve_beside_until_it_waits(house)
+        house.in_l2()
+        house.spawn.join()
+        assert [(outcome.source, address(outcome)) for outcome in house.outcomes] == [("l2", L2_ADDRESS)]
+        assert house.upstreams.asked == []
+        assert house.in_l1() is not None
+        assert (house.stats.redis_hits, house.stats.redis_misses) == (1, 0)
+
+    def test_it_goes_alone_when_the_lease_lasts_too_long(self, house: House) -> None:
+        started = time.monotonic()
+        assert house.resolve().source == "upstream"
+        assert time.monotonic() - started >= LEASE_SECONDS
+        assert len(house.shared.max_ages) >= 2
+        assert house.stats.redis_misses == 1  # however often it looked
+
+    def test_it_takes_over_as_soon_as_the_other_has_given_up(self, house: House) -> None:
+        self.resolve_beside_until_it_waits(house)
+        house.shared.release(KEY, VIEW)
+        eventually(lambda: house.upstreams.asked)
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+
+    def test_it_goes_alone_when_l2_goes_down_meanwhile(self, house: House) -> None:
+        self.resolve_beside_until_it_waits(house)
+        house.shared.down = True
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+
+    def test_it_goes_alone_beside_an_l2_that_gets_slow_meanwhile(self, house: House) -> None:
+        house.policy(read_budget=0.01)
+        self.resolve_beside_until_it_waits(house)
+        house.shared.held = True
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+        assert house.stats.redis_budget_exceeded == 1
+
+    def test_it_does_not_wait_past_the_deadline(self, house: House) -> None:
+        house.policy(query_timeout=0.05)
+        house.resolve()
+        assert house.upstreams.deadlines[0] < time.monotonic()
+        assert len(house.shared.max_ages) < 10
+
+    def test_those_who_ask_the_same_wait_together(self, house: House) -> None:
+        for _ in range(20):
+            house.resolve_beside()
+        eventually(lambda: house.stats.coalesced_queries == 19)
+        house.in_l2()
+        house.spawn.join()
+        assert {outcome.source for outcome in house.outcomes} == {"l2"}
+
+    def test_what_the_other_stored_is_examined_like_anything_else(self, house: House) -> None:
+        self.resolve_beside_until_it_waits(house)
+        house.shared.put(KEY, VIEW, servfail(KEY), 300)
+        house.shared.release(KEY, VIEW)
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+
+    def test_other_questions_are_not_held_up(self, house: House) -> None:
+        assert house.resolve(parsed(ask(rdtype="MX"))).source == "upstream"
+        assert house.stats.redis_misses == 1
+
+
+class TestLeaseOfOurOwn:
+    def leased(self, house: House) -> bool:
+        return time.monotonic() < house.shared.leases.get((KEY, VIEW), 0.0)
+
+    def test_one_look_is_enough_for_who_takes_it(self, house: House) -> None:
+        house.resolve()
+        assert house.shared.max_ages == [ANY_AGE]
+
+    @pytest.mark.parametrize(
+        "script",
+        [
+            UNREACHABLE,
+            good_reply(KEY, ttl=0),
+            examined(KEY),
+            examined(KEY, rcode=3),
+        ],
+        ids=["failure", "ttl 0", "nodata without SOA", "nxdomain without SOA"],
+    )
+    def test_it_ends_when_there_is_nothing_to_share(self, house: House, script: NoAnswerError | Reply) -> None:
+        taken: list[bool] = []
+
+        def answer(key: bytes) -> Reply:
+            taken.append(self.leased(house))
+            if isinstance(script, NoAnswerError):
+                raise script
+            return script
+
+        house.upstreams.script = answer
+        house.resolve()
+        assert taken == [True]
+        assert not self.leased(house)
+
+    def test_it_ends_in_the_operators_own_view_too(self, house: House) -> None:
+        house.policy(view="ours")
+        house.upstreams.script = UNREACHABLE
+        house.resolve()
+        assert house.shared.leases == {}
+
+    def test_after_a_crash_it_is_over_by_itself(self, house: House) -> None:
+        house.upstreams.script = RuntimeError("a bug")
+        with Lines("heimdall.resolver"):
+            house.resolve()
+        assert self.leased(house)
+        eventually(lambda: not self.leased(house))
+
+
+class TestLeaseOnARefresh:
+    @pytest.fixture(autouse=True)
+    def _nearly_over(self, house: House) -> None:
+        house.memory.put(KEY, stored(KEY, age=271, lifetime=300, stale=86400, address="192.0.2.9"))
+
+    def refreshed(self, house: House) -> str:
+        house.spawn.join()
+        entry = house.in_l1()
+        assert entry is not None
+        return address_in(message_of(entry))
+
+    def test_l2_is_asked_for_less_than_half_a_life(self, house: House) -> None:
+        house.resolver.lookup(parsed())
+        house.spawn.join()
+        assert house.shared.max_ages == [pytest.approx(150)]
+
+    def test_what_another_replica_has_just_refreshed_is_taken(self, house: House) -> None:
+        house.in_l2(300, age=20)
+        house.resolver.lookup(parsed())
+        assert self.refreshed(house) == L2_ADDRESS
+        assert house.upstreams.asked == []
+        assert house.stats.cache_prefetches == 1
+
+    def test_what_is_as_old_as_ours_is_fetched_anew(self, house: House) -> None:
+        house.in_l2(300, age=160)
+        house.resolver.lookup(parsed())
+        assert self.refreshed(house) == "192.0.2.1"
+        assert house.upstreams.asked == [KEY]
+
+    def test_what_is_as_old_as_ours_does_not_displace_it(self, house: House) -> None:
+        house.in_l2(300, age=271)
+        house.upstreams.script = UNREACHABLE
+        house.resolver.lookup(parsed())
+        assert self.refreshed(house) == "192.0.2.9"
+
+    def test_what_another_replica_is_refreshing_is_waited_for(self, house: House) -> None:
+        house.in_l2(300, age=271)
+        house.shared.lease(KEY, VIEW, 60.0)
+        house.resolver.lookup(parsed())
+        eventually(lambda: len(house.shared.max_ages) >= 2)
+        house.in_l2(300)
+        assert self.refreshed(house) == L2_ADDRESS
+        assert house.upstreams.asked == []
+
+    def test_hits_go_on_meanwhile(self, house: House) -> None:
+        house.shared.lease(KEY, VIEW)
+        started = time.monotonic()
+        assert house.resolver.lookup(parsed()) is not None
+        assert house.resolver.lookup(parsed()) is not None
+        assert time.monotonic() - started < LEASE_SECONDS
+        assert house.stats.cache_prefetches == 1
+
+    def test_a_late_value_is_held_to_the_same_age(self, house: House) -> None:
+        house.policy(read_budget=0.0)
+        house.shared.held = True
+        house.upstreams.gate.clear()
+        house.in_l2(300, age=271)
+        house.resolver.lookup(parsed())
+        eventually(lambda: house.upstreams.asked)
+        house.shared.land()
+        entry = house.in_l1()
+        assert entry is not None
+        assert address_in(message_of(entry)) == "192.0.2.9"
+        house.upstreams.gate.set()
+        assert self.refreshed(house) == "192.0.2.1"
+
+    def test_a_refresh_that_fails_ends_its_lease(self, house: House) -> None:
+        house.upstreams.script = UNREACHABLE
+        house.resolver.lookup(parsed())
+        house.spawn.join()
+        assert house.shared.leases == {}
+
+
+class TestStaleFromL2:
+    """A replica that has nothing of its own yet serves what others have left, when upstream gives nothing."""
+
+    @pytest.fixture(autouse=True)
+    def _past_its_life(self, house: House) -> None:
+        house.in_l2(300, age=400)
+
+    def test_when_upstream_fails(self, house: House) -> None:
+        house.policy(stale_client_timeout=4.0)
+        house.upstreams.script = UNREACHABLE
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("stale", L2_ADDRESS)
+
+    def test_at_once_when_every_server_rests(self, house: House) -> None:
+        house.policy(stale_client_timeout=60.0, query_timeout=120.0)
+        house.upstreams.resting = True
+        house.upstreams.gate.clear()
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("stale", L2_ADDRESS)
+
+    def test_at_once_when_every_server_rests_and_another_replica_tries(self, house: House) -> None:
+        house.shared.lease(KEY, VIEW, 60.0)
+        house.upstreams.resting = True
+        house.upstreams.gate.clear()
+        assert house.resolve().source == "stale"
+        assert len(house.shared.max_ages) == 1
+
+    def test_after_the_clients_patience_when_upstream_is_slow(self, house: House) -> None:
+        house.policy(stale_client_timeout=0.1)
+        house.upstreams.gate.clear()
+        started = time.monotonic()
+        assert house.resolve().source == "stale"
+        assert time.monotonic() - started >= 0.1
+
+    def test_not_when_upstream_answers_in_time(self, house: House) -> None:
+        house.policy(stale_client_timeout=4.0)
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("upstream", "192.0.2.1")
+
+    def test_not_when_another_replica_brings_a_fresh_one(self, house: House) -> None:
+        house.policy(stale_client_timeout=4.0)
+        house.shared.lease(KEY, VIEW, 60.0)
+        house.resolve_beside()
+        eventually(lambda: len(house.shared.max_ages) >= 2)
+        house.shared.put(KEY, VIEW, good_reply(KEY, 300, "192.0.2.3").message, 300)
+        house.spawn.join()
+        assert [(outcome.source, address(outcome)) for outcome in house.outcomes] == [("l2", "192.0.2.3")]
+
+    def test_when_the_other_replica_gets_nothing_either(self, house: House) -> None:
+        house.policy(stale_client_timeout=4.0)
+        house.upstreams.script = UNREACHABLE
+        house.shared.lease(KEY, VIEW, 60.0)
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("stale", L2_ADDRESS)
+
+    def test_an_nxdomain_too(self, house: House) -> None:
+        message = examined(KEY, authority=[f"example.com. 60 SOA {SOA}"], rcode=3).message
+        house.shared.put(KEY, VIEW, message, 60, age=100)
+        house.upstreams.script = UNREACHABLE
+        outcome = house.resolve()
+        assert outcome.source == "stale"
+        assert outcome.entry is not None
+        assert entries.rcode_of(outcome.entry) == 3
+
+    def test_when_it_comes_after_its_budget(self, house: House) -> None:
+        house.policy(read_budget=0.0)
+        house.shared.held = True
+        house.upstreams.script = UNREACHABLE
+        assert house.resolve().entry is None
+        house.shared.land()
+        assert house.resolve().source == "stale"
+
+    def test_the_next_query_finds_it_in_l1(self, house: House) -> None:
+        house.upstreams.script = UNREACHABLE
+        house.resolve()
+        reads = len(house.shared.max_ages)
+        assert house.resolve().source == "stale"
+        assert len(house.shared.max_ages) == reads
+
+    def test_it_is_no_hit(self, house: House) -> None:
+        house.upstreams.script = UNREACHABLE
+        house.resolve()
+        assert house.resolver.lookup(parsed()) is None
+        assert (house.stats.redis_hits, house.stats.redis_misses) == (0, 1)
+
+    @pytest.mark.parametrize("script", [UNREACHABLE, RuntimeError("a bug"), good_reply(KEY, ttl=0)])
+    def test_nothing_of_it_is_written_back(self, house: House, script: BaseException | Reply) -> None:
+        before = dict(house.shared.contents)
+        house.upstreams.script = script
+        with Lines("heimdall.resolver"):
+            house.resolve()
+            house.resolve()
+            house.spawn.join()
+        assert house.shared.contents == before
+
+    def test_it_does_not_displace_a_fresh_one(self, house: House) -> None:
+        fresh = stored(KEY, age=271, lifetime=300, stale=86400)
+        house.memory.put(KEY, fresh)
+        house.upstreams.script = UNREACHABLE
+        house.resolver.lookup(parsed())  # refreshes, and finds the stale one
+        house.spawn.join()
+        assert house.stats.redis_misses == 1
+        assert house.in_l1() is fresh
+
+    def test_it_does_not_displace_one_that_has_been_stale_for_less_long(self, house: House) -> None:
+        newer = stored(KEY, age=350, lifetime=300, stale=86400)
+        house.memory.put(KEY, newer)
+        house.upstreams.script = UNREACHABLE
+        house.resolve()
+        house.spawn.join()
+        assert house.in_l1() is newer
+
+    def test_it_displaces_one_that_has_been_stale_for_longer(self, house: House) -> None:
+        house.policy(stale_client_timeout=4.0)
+        house.memory.put(KEY, stored(KEY, age=5000, lifetime=300, stale=86400))
+        house.upstreams.script = UNREACHABLE
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("stale", L2_ADDRESS)
+
+    def test_it_serves_no_longer_than_this_replica_allows(self, house: House) -> None:
+        house.policy(ttl=TtlPolicy(serve_stale=50))
+        house.upstreams.script = UNREACHABLE
+        assert house.resolve().entry is None
+        assert house.in_l1() is None
+
+    def test_what_is_not_believed_does_not_serve_stale(self, house: House) -> None:
+        house.shared.put(KEY, VIEW, servfail(KEY), 300, age=400)
+        house.upstreams.script = UNREACHABLE
+        assert house.resolve().entry is None
+        assert house.stats.redis_rejected == {"message": 1}
+
+    def test_upstreams_answer_takes_its_place_in_both_tiers(self, house: House) -> None:
+        house.upstreams.gate.clear()
+        assert house.resolve().source == "stale"
+        house.upstreams.gate.set()
+        house.spawn.join()
+        outcome = house.resolve()
+        assert (outcome.source, address(outcome)) == ("l1", "192.0.2.1")
+        assert house.shared.contents[KEY, VIEW][0] == good_reply(KEY).message
+
+    def test_answers_go_out_to_stay_for_the_stale_time(self, house: House) -> None:
+        house.policy(ttl=TtlPolicy(serve_stale=77))
+        house.resolve()
+        assert house.shared.contents[KEY, VIEW][2:] == (300, 77)
+
+
 def test_a_flight_is_led_in_the_callers_own_thread_unless_something_stale_may_serve(house: House) -> None:
     ran = Event()
     house.resolver = Resolver(
         policy=POLICY,
         memory=house.memory,
         shared=NoSharedCache(),
+        invalidations=house.invalidations,
         upstreams=house.upstreams,
         spawn=lambda *_: ran.set(),
         stats=house.stats,
@@ -829,3 +1180,66 @@ def test_a_flight_is_led_in_the_callers_own_thread_unless_something_stale_may_se
     house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400))
     assert house.resolve().source == "stale"
     assert ran.is_set()
+
+
+class TestFlushed:
+    def test_an_answer_that_was_asked_for_before_a_flush_is_given_and_not_kept(self, house: House) -> None:
+        house.upstreams.gate.clear()
+        house.resolve_beside()
+        eventually(lambda: house.upstreams.asked)
+        house.invalidations.flushed(EVERYTHING, time.monotonic())
+        house.upstreams.gate.set()
+        house.spawn.join()
+        assert house.outcomes[0].source == "upstream"
+        assert house.in_l1() is None
+        assert not house.shared.contents
+
+    def test_one_that_was_asked_for_after_it_is_kept(self, house: House) -> None:
+        house.invalidations.flushed(EVERYTHING, time.monotonic())
+        house.resolve()
+        assert house.in_l1() is not None
+
+    def test_what_l2_has_from_before_a_flush_is_not_believed(self, house: House) -> None:
+        house.in_l2(age=10)
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 5)
+        assert house.resolve().source == "upstream"
+        assert house.stats.redis_rejected == {"flushed": 1}
+
+    def test_what_l2_has_from_after_it_is(self, house: House) -> None:
+        house.in_l2(age=10)
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 15)
+        assert house.resolve().source == "l2"
+
+    def test_who_asks_after_a_flush_joins_no_flight_from_before(self, house: House) -> None:
+        house.upstreams.gate.clear()
+        house.resolve_beside()
+        eventually(lambda: house.upstreams.asked)
+        house.resolver.forget()
+        house.resolve_beside()
+        eventually(lambda: len(house.upstreams.asked) == 2)
+        house.upstreams.gate.set()
+        house.spawn.join()
+        assert [outcome.source for outcome in house.outcomes] == ["upstream"] * 2
+
+    def test_a_failure_is_forgotten(self, house: House) -> None:
+        house.upstreams.script = NoAnswerError(23, "unreachable")
+        house.resolve()
+        assert house.resolver.failed(KEY)
+        house.resolver.forget()
+        assert not house.resolver.failed(KEY)
+        house.upstreams.script = good_reply
+        assert house.resolve().entry is not None
+
+
+class TestChanged:
+    @pytest.mark.parametrize(("address", "changed"), [(ADDRESS, []), ("192.0.2.77", [KEY])])
+    def test_an_answer_that_differs_from_the_one_in_l1_is_said_to(
+        self, house: House, address: str, changed: list[bytes]
+    ) -> None:
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, address=address))
+        house.resolve()
+        assert house.shared.changed == changed
+
+    def test_the_first_answer_is_no_change(self, house: House) -> None:
+        house.resolve()
+        assert house.shared.changed == []

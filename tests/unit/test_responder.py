@@ -22,6 +22,7 @@ from heimdall_lib import entry as entries
 from heimdall_lib import wire
 from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.errors import NoAnswerError
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
 from heimdall_lib.query import Query
@@ -64,6 +65,7 @@ class House:
             policy=ResolverPolicy(stale_client_timeout=0.0),
             memory=self.memory,
             shared=NoSharedCache(),
+            invalidations=Invalidations(),
             upstreams=self.upstreams,
             spawn=self.spawn,
             stats=self.stats,
@@ -371,10 +373,36 @@ class TestEdns:
             0,
             options=[
                 dns.edns.GenericOption(dns.edns.OptionType.make(65001), b"what"),
-                dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(8)),
+                dns.edns.GenericOption(dns.edns.OptionType.ECS, b"\0\1\0\0"),
             ],
         )
         assert read(house.answer(query.to_wire())).options == ()
+
+    def test_a_cookie_comes_back_with_the_servers_half_on_a_miss_a_hit_and_an_error(self, house: House) -> None:
+        cookies = []
+        for data in (ask(), ask(), ask(rdtype="AXFR")):
+            query = dns.message.from_wire(data)
+            query.use_edns(0, options=[dns.edns.CookieOption(b"12345678", b"")])
+            cookies.append(read(house.answer(query.to_wire())).options[-1].to_wire())
+        assert [cookie[:8] for cookie in cookies] == [b"12345678"] * 3
+        assert len({cookie[8:] for cookie in cookies}) == 1
+
+    def test_who_may_not_ask_gets_no_cookie(self, house: House) -> None:
+        query = dns.message.from_wire(ask())
+        query.use_edns(0, options=[dns.edns.CookieOption(b"12345678", b"")])
+        answer = house.at_once(query.to_wire(), client="192.0.2.1")
+        assert read(answer).options == ()
+        assert len(answer) <= len(query.to_wire())
+
+    def test_a_keepalive_is_answered_over_tcp_alone(self, house: House) -> None:
+        house.policy(tcp_idle_timeout=2.5)
+        query = dns.message.from_wire(ask())
+        query.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.make(11), b"")])
+        for _ in ("miss", "hit"):
+            (option,) = read(house.answer(query.to_wire(), transport="tcp")).options
+            assert option.to_wire() == b"\0\x19"
+            assert read(house.answer(query.to_wire(), transport="udp")).options == ()
+        assert read(house.answer(ask(edns=True), transport="tcp")).options == ()
 
 
 class TestAuthenticData:
@@ -393,7 +421,7 @@ class TestAuthenticData:
         reply = good_reply(key)
         message = bytearray(reply.message)
         message[3] |= wire.AD
-        house.upstreams.script = replace(reply, message=bytes(message))
+        house.upstreams.script = reply._replace(message=bytes(message))
         for _ in range(2):
             assert bool(read(house.answer(data)).flags & dns.flags.AD) is shown
 

@@ -2,34 +2,29 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from heimdall_lib import __version__
-from heimdall_lib.memory_cache import MemoryCache
-from heimdall_lib.settings import UpstreamServer
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import Status
-from heimdall_lib.upstream.forwarder import Forwarder, ForwardingPlan
-from tests.fakes import eventually, parsed, stored
+from heimdall_lib.tally import Reading, WarmingState, WorkerState
+from tests.fakes import eventually
 
-SERVER = UpstreamServer("udp", "192.0.2.53", 53)
+SERVER = "udp://192.0.2.53:53"
 
 
 class House:
     def __init__(self) -> None:
         self.stats = Stats()
-        self.memory = MemoryCache(max_entries=10, max_bytes=10_000, purge_interval=30, stats=self.stats)
-        self.forwarder = Forwarder(ForwardingPlan((SERVER,)), self.stats)
+        self.reading = Reading(self.stats, entries=1, size=120, round_trips={SERVER: 1.5})
         self.shown = {"redis-password": "***", "workers": "1"}
+        self.unready = ""
         self.status = Status(
-            stats=self.stats,
-            memory=self.memory,
-            forwarder=self.forwarder,
+            look=lambda: self.reading,
+            unready=lambda: self.unready,
             redis="redis://192.0.2.1:6379/0 (redis-url)",
-            warming=lambda: {"state": "running", "entries": 8},
             shown=lambda: self.shown,
         )
 
@@ -38,10 +33,8 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    made = House()
-    yield made
-    made.forwarder.close()
+def house() -> House:
+    return House()
 
 
 def test_the_parts_and_that_they_are_json(house: House) -> None:
@@ -60,8 +53,18 @@ def test_uptime_counts_from_the_start(house: House) -> None:
 def test_the_process_is_not_ready_until_it_is_said_to_be(house: House) -> None:
     assert house.status.not_ready == "starting"
     assert house.described("ready") is False
+    assert house.status.unready() == "starting"
     house.status.not_ready = ""
     assert house.described("ready") is True
+    assert house.status.unready() == ""
+
+
+def test_once_it_is_ready_its_service_may_want_clients_to_go_elsewhere_all_the_same(house: House) -> None:
+    house.status.not_ready, house.unready = "", "warming"
+    assert house.described("ready") is False
+    assert house.status.unready() == "warming"
+    house.status.not_ready = "draining"
+    assert house.status.unready() == "draining"
 
 
 def test_queries(house: House) -> None:
@@ -88,13 +91,12 @@ def test_queries(house: House) -> None:
 
 
 def test_l1(house: House) -> None:
-    house.memory.put(parsed().key, stored(parsed().key, age=0, lifetime=300))
     house.stats.cache_hits, house.stats.cache_misses = 3, 1
     house.stats.cache_evictions, house.stats.cache_expired = 5, 6
     house.stats.cache_stale_answers, house.stats.cache_prefetches = 7, 8
     assert house.described("l1") == {
         "entries": 1,
-        "bytes": house.memory.bytes,
+        "bytes": 120,
         "hits": 3,
         "misses": 1,
         "hit_ratio": 0.75,
@@ -103,7 +105,6 @@ def test_l1(house: House) -> None:
         "stale_answers": 7,
         "prefetches": 8,
     }
-    assert house.memory.bytes > 0
 
 
 def test_l2(house: House) -> None:
@@ -113,6 +114,7 @@ def test_l2(house: House) -> None:
     stats.redis_errors["oom"] += 3
     stats.redis_rejected["format"] += 4
     stats.redis_dropped_writes, stats.redis_budget_exceeded, stats.redis_bytes_saved = 5, 6, 7
+    house.reading = Reading(stats, warming=WarmingState("done", cold=False, entries=8, seconds=1.5, ended="why"))
     assert house.described("l2") == {
         "redis": "redis://192.0.2.1:6379/0 (redis-url)",
         "up": True,
@@ -125,7 +127,7 @@ def test_l2(house: House) -> None:
         "dropped_writes": 5,
         "budget_exceeded": 6,
         "bytes_saved": 7,
-        "warming": {"state": "running", "entries": 8},
+        "warming": {"state": "done", "cold": False, "entries": 8, "seconds": 1.5, "ended": "why"},
     }
 
 
@@ -135,8 +137,20 @@ def test_there_is_no_ratio_before_the_first_query(house: House) -> None:
 
 
 def test_upstreams(house: House) -> None:
+    house.stats.upstream(SERVER).queries += 2
+    house.stats.upstream("udp://192.0.2.54:53").failures["timeout"] += 1
+    house.stats.upstream("udp://192.0.2.54:53").up = False
     assert house.described("upstreams") == [
-        {"server": "udp://192.0.2.53:53", "up": True, "round_trip_ms": 0.0, "queries": 0, "failures": {}}
+        {"server": SERVER, "up": True, "round_trip_ms": 1.5, "queries": 2, "failures": {}},
+        {"server": "udp://192.0.2.54:53", "up": False, "round_trip_ms": 0.0, "queries": 0, "failures": {"timeout": 1}},
+    ]
+
+
+def test_workers_when_there_are_any(house: House) -> None:
+    state = WorkerState(number=1, pid=4711, up=True, uptime_seconds=2.5, queries=3, restarts=0)
+    house.reading = Reading(house.stats, workers=(state,))
+    assert house.described("workers") == [
+        {"number": 1, "pid": 4711, "up": True, "uptime_seconds": 2.5, "queries": 3, "restarts": 0}
     ]
 
 

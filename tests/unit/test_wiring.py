@@ -1,6 +1,7 @@
 """What each part of the house is told of the settings."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ import redis
 from heimdall_lib import wiring
 from heimdall_lib.config import RELOADABLE, Machine, load
 from heimdall_lib.config.table import TABLE
+from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.settings import ForwardZone, Settings, UpstreamServer
-from heimdall_lib.shared_cache.cache import NoSharedCache
+from heimdall_lib.shared_cache.cache import ANY_AGE, NoSharedCache
 from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
@@ -35,8 +37,9 @@ def built(given: Settings) -> Iterator[tuple[RedisCache, Any, Stats]]:
     """The shared cache for some settings, the redis-py client it would connect with, and its counters."""
     stats = Stats()
     assert given.redis_target is not None
-    cache = wiring.redis_cache(given, wiring.redis_link(given, given.redis_target, stats), stats)
-    client = cache._link._connect()
+    link = wiring.redis_link(given, given.redis_target, stats)
+    cache = wiring.redis_cache(given, link, replica="0" * 16, invalidations=Invalidations(), stats=stats)
+    client = link._connect()
     yield cache, client, stats
     client.close()
 
@@ -104,10 +107,12 @@ def test_the_responders_part() -> None:
             "--rate-limit-burst=2",
             "--edns-udp-size=1400",
             "--stale-reply-ttl=7",
+            "--tcp-idle-timeout=8.5",
             "--query-log=true",
         )
     )
     assert (policy.udp_size, policy.stale_reply_ttl, policy.query_log) == (1400, 7, True)
+    assert policy.tcp_idle_timeout == 8.5
     assert (policy.allow.allows("192.0.2.9"), policy.allow.allows("127.0.0.1")) == (True, False)
     assert [policy.limiter.allows("192.0.2.9", 0.0) for _ in range(3)] == [True, True, False]
 
@@ -120,7 +125,7 @@ def test_the_rate_limit_is_off_by_default() -> None:
 class TestRedis:
     def test_it_is_down_before_it_is_started(self) -> None:
         with built(settings("--redis-url=redis://192.0.2.1")) as (cache, _, stats):
-            assert cache.read(parsed().key, "view") is None
+            assert cache.read(parsed().key, "view", ANY_AGE) is None
             assert (stats.redis_up, stats.redis_breaker_open) == (False, True)
 
     def test_the_client_has_the_operators_timeout_pool_and_login(self) -> None:
@@ -184,15 +189,19 @@ class TestWarming:
         given, stats = settings(*argv), Stats()
         link = wiring.redis_link(given, given.redis_target, stats) if given.redis_target else None
         memory = MemoryCache(max_entries=1, max_bytes=1, purge_interval=1.0, stats=stats)
+        invalidations = Invalidations()
         resolver = Resolver(
             policy=wiring.resolver_policy(given),
             memory=memory,
             shared=NoSharedCache(),
+            invalidations=invalidations,
             upstreams=ScriptedUpstreams(),
             spawn=Threads(),
             stats=stats,
         )
-        shared = wiring.redis_cache(given, link, stats) if link else None
+        shared = None
+        if link:
+            shared = wiring.redis_cache(given, link, replica="0" * 16, invalidations=invalidations, stats=stats)
         return wiring.warming(given, link, shared, resolver=resolver, memory=memory, stats=stats)
 
     def test_it_leaves_half_of_l1_to_what_is_asked_for_meanwhile(self) -> None:
@@ -296,11 +305,20 @@ class TestReload:
             wiring.resolver_policy(given),
             dataclasses.replace(responder, allow=None, limiter=None),  # type: ignore[arg-type]
             responder.allow._networks,
-            (responder.limiter._rate, responder.limiter._burst),
+            (responder.limiter.rate, responder.limiter._burst),
         )
 
 
-def test_who_gives_a_setting_without_effect_is_told() -> None:
-    assert wiring.without_effect(settings()) == []
-    given = settings("--workers", "2", "--admin-token", "0123456789abcdef")
-    assert wiring.without_effect(given) == ["workers", "admin_token"]
+def test_as_many_workers_as_are_asked_for() -> None:
+    assert wiring.worker_count(settings()) == 1
+    assert wiring.worker_count(settings("--workers=3")) == 3
+
+
+def test_workers_0_is_one_for_each_core_that_the_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert wiring.worker_count(settings("--workers=0")) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert wiring.worker_count(settings("--workers=0")) == len(allowed)

@@ -1,0 +1,1 @@
+"""Heimdall's Helm chart, and what is written from it."""

@@ -1,0 +1,195 @@
+"""One process that answers: the tiers, the listeners and the greenlets between them.
+
+Rules: nothing is answered before ``start``, and after ``stop`` nothing is left unanswered that could be answered in
+time; when that is, and how the settings came to be, others decide.
+"""
+
+import gc
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+
+from heimdall_lib import __version__, healthcheck, wiring
+from heimdall_lib import log as logs
+from heimdall_lib.cache_commands import CacheCommands
+from heimdall_lib.invalidations import Flush, Invalidations
+from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.names import ChaosAnswers
+from heimdall_lib.ready import ReadyAnswers
+from heimdall_lib.replica import Replica
+from heimdall_lib.resolver import Resolver
+from heimdall_lib.responder import Responder
+from heimdall_lib.server.listen import Sockets
+from heimdall_lib.server.misses import Misses
+from heimdall_lib.server.tcp import TcpBounds, TcpServer
+from heimdall_lib.server.udp import UdpServer
+from heimdall_lib.settings import Endpoint, Settings
+from heimdall_lib.shared_cache.cache import NoSharedCache
+from heimdall_lib.shared_cache.fleet import Fleet, NoFleet, RedisFleet
+from heimdall_lib.stats import Stats
+from heimdall_lib.tally import Reading
+from heimdall_lib.upstream.forwarder import Forwarder
+
+log = logging.getLogger("heimdall.process")
+
+_PURGE_STEP = 500  # entries taken out of L1 before others get their turn: well under a millisecond
+_PROBE_SECONDS = 0.5
+_SELF_QUERY_SECONDS = 1.0
+_REDIS_STOP_SECONDS = 1.0
+
+
+class Server:
+    """See ``app.Service``."""
+
+    def __init__(self, settings: Settings, sockets: Sockets, *, shared: bool = False) -> None:
+        """Build everything and bind every socket; raises ListenError.
+
+        With ``shared``, other processes may listen on the same addresses.
+        """
+        self.settled: AsyncResult = AsyncResult()
+        self._settings = settings
+        self._stats = stats = Stats()
+        self._memory = MemoryCache(
+            max_entries=settings.max_cache_size,
+            max_bytes=settings.max_cache_bytes,
+            purge_interval=settings.purge_interval,
+            stats=stats,
+        )
+        self._forwarder = Forwarder(wiring.forwarding_plan(settings), stats)
+        invalidations = Invalidations()
+        target, name = settings.redis_target, secrets.token_hex(8)
+        link = wiring.redis_link(settings, target, stats) if target else None
+        self._redis = (
+            wiring.redis_cache(settings, link, replica=name, invalidations=invalidations, stats=stats) if link else None
+        )
+        self._resolver = Resolver(
+            policy=wiring.resolver_policy(settings),
+            memory=self._memory,
+            shared=self._redis or NoSharedCache(),
+            invalidations=invalidations,
+            upstreams=self._forwarder,
+            spawn=gevent.spawn,
+            stats=stats,
+        )
+        replica = Replica(self._memory, invalidations, self._resolver)
+        self._bus = None
+        fleet: Fleet = NoFleet()
+        if target and link:
+            self._bus = wiring.redis_bus(settings, target, link, replica=name, listener=replica, stats=stats)
+            fleet = RedisFleet(link, self._bus, codec=wiring.codec(settings), prefix=settings.redis_key_prefix)
+        self._replica, self._commands = replica, CacheCommands(replica, fleet)
+        self._warming = wiring.warming(
+            settings, link, self._redis, resolver=self._resolver, memory=self._memory, stats=stats
+        )
+        self._responder = Responder(
+            policy=wiring.responder_policy(settings),
+            resolver=self._resolver,
+            ready={transport: ReadyAnswers(self._memory) for transport in stats.queries},
+            chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
+            stats=stats,
+        )
+        self._misses = Misses(settings.max_inflight, stats)
+        bounds = TcpBounds(idle_timeout=settings.tcp_idle_timeout, max_connections=settings.max_tcp_connections)
+        inner = self._responder, self._misses, stats
+        pairs = [sockets.dns(endpoint, shared=shared) for endpoint in settings.bind_addr]
+        self._udp = [UdpServer(datagrams, *inner) for datagrams, _ in pairs]
+        self._tcp = [TcpServer(stream, *inner, bounds) for _, stream in pairs]
+        self.addresses: Sequence[Endpoint] = [Endpoint(*udp.address[:2]) for udp in self._udp]
+
+    def start(self) -> None:
+        """Begin to answer."""
+        if self._redis and self._bus:
+            self._redis.start()
+            self._bus.start()
+        self._warming.start()
+        for udp in self._udp:
+            udp.start()
+        for tcp in self._tcp:
+            tcp.start()
+        for task in (self._purge, self._probe):
+            gevent.spawn(task)
+        log.info("datagrams by %s", self._udp[0].io.name)
+        gc.collect()
+        gc.freeze()  # what is there now stays, and needs no going through again whenever the collector runs
+        self.settled.set("")
+
+    def stop(self) -> None:
+        """Read no more, finish what is in flight, and let go."""
+        for udp in self._udp:
+            udp.do_read()  # what came in before the end is answered too
+            udp.stop_accepting()
+        for tcp in self._tcp:
+            tcp.close()
+            tcp.hang_up()
+        if not self._misses.wait(self._settings.query_timeout):
+            log.warning("%d queries are left unanswered", self._stats.inflight)
+        for udp in self._udp:
+            udp.flush()
+            udp.close()
+        self._warming.stop(_REDIS_STOP_SECONDS)
+        if self._redis and self._bus:
+            self._bus.stop(_REDIS_STOP_SECONDS)
+            self._redis.stop(_REDIS_STOP_SECONDS)
+        self._forwarder.close()
+
+    def apply(self, settings: Settings) -> None:
+        """Go by ``settings`` from now on, as far as a running process can."""
+        self._settings = settings
+        logs.set_level(settings.log_level)
+        self._forwarder.configure(wiring.forwarding_plan(settings))
+        self._resolver.policy = wiring.resolver_policy(settings)
+        self._responder.configure(wiring.responder_policy(settings))
+        self._misses.bound = settings.max_inflight
+
+    def look(self) -> Reading:
+        """Return what was counted and what is held now."""
+        upstreams: list[dict[str, Any]] = self._forwarder.describe()
+        return Reading(
+            stats=self._stats,
+            entries=len(self._memory),
+            size=self._memory.bytes,
+            round_trips={each["server"]: each["round_trip_ms"] for each in upstreams},
+            warming=self._warming.describe(),
+        )
+
+    def forget(self, flush: Flush) -> int:
+        """Forget in L1; return how many answers there were."""
+        return self._replica.forget(flush, time.monotonic())
+
+    def flush(self, flush: Flush) -> dict[str, Any]:
+        """Forget in L1 and L2, on every replica; return what came of it."""
+        return self._commands.flush(flush)
+
+    def entry(self, name: bytes, qtype: int) -> dict[str, Any]:
+        """Return where the answers to a question are."""
+        return self._commands.entry(name, qtype)
+
+    def pids(self) -> list[int]:
+        """Return the ids of other processes that belong to this one: there are none."""
+        return []
+
+    def silent(self) -> str:
+        """Ask the first listener over a real socket; return why it does not answer, empty when it does."""
+        address = self.addresses[0]
+        return healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS)
+
+    def unready(self) -> str:
+        """Return why clients should go elsewhere, though this process, once started, always answers."""
+        return "warming" if self._warming.describe().cold else ""
+
+    def _purge(self) -> None:
+        while True:
+            gevent.sleep(self._settings.purge_interval)
+            while self._memory.purge(time.monotonic(), _PURGE_STEP):
+                gevent.sleep(0)
+
+    def _probe(self) -> None:
+        while True:
+            gevent.sleep(_PROBE_SECONDS)
+            self._forwarder.probe()
