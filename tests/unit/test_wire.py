@@ -444,6 +444,7 @@ def test_what_follows_the_name_is_not_looked_at() -> None:
         (r"a\.b.\032\255", b"\3a.b\2\x20\xff\0"),
         (r"\\.*", b"\1\\\1*\0"),
         (r"a\.", b"\2a.\0"),
+        (r"a\.-/\/b\046\\", b"\x08a.-//b.\\\0"),
         ("x" * 63, b"\77" + b"x" * 63 + b"\0"),
     ],
 )
@@ -466,6 +467,7 @@ def test_a_name_of_any_size_that_there_is_can_be_read_from_text(text: str) -> No
         "x" * 64,
         r"\001" * 64,
         ".".join(["x" * 63] * 3 + ["x" * 62]),
+        "x" * 100_000,
         r"\256",
         r"\999",
         r"\1",
