@@ -74,7 +74,7 @@ def queries(reading: Plain) -> int:
 
 
 def is_cold(reading: Plain) -> bool:
-    """Say whether a process has clients rather go elsewhere for a moment."""
+    """Say whether clients should go to another process than this one for a moment."""
     return bool(reading["warming"]["cold"])
 
 

@@ -1,7 +1,9 @@
 """A replica that starts beside a Redis with answers in it: warm before its first client, and never later for it."""
 
 import json
+import os
 import re
+import signal
 from typing import Any
 
 import dns.message
@@ -157,6 +159,11 @@ def test_workers_warm_one_by_one_and_say_so_as_one(heimdall: Launcher, redis: Re
     eventually(lambda: warming(server)["state"] == "done")
     assert warming(server)["entries"] == server.metric("redis_warmed_entries_total") == server.metric("cache_size")
     assert server.metric("cache_size") > 40_000
+
+    first, _ = json.loads(server.get("/stats").body)["workers"]
+    os.kill(first["pid"], signal.SIGKILL)
+    eventually(lambda: warming(server)["cold"])
+    assert server.get("/readyz").status == 200  # for there is one that is warm
 
 
 def test_a_redis_that_hangs_holds_up_readiness_for_a_moment_only(heimdall: Launcher, redis: RedisServer) -> None:
