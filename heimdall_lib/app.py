@@ -126,7 +126,10 @@ class Heimdall:
             self._service: Service = Supervisor(settings, count) if count > 1 else Server(settings, sockets)
             web = [sockets.tcp(settings.http_bind_addr)] if settings.http_bind_addr else []
         self._status = Status(
-            look=self._service.look, redis=wiring.redis_words(settings), shown=lambda: self._settings.shown
+            look=self._service.look,
+            unready=self._service.unready,
+            redis=wiring.redis_words(settings),
+            shown=lambda: self._settings.shown,
         )
         self._http: list[WSGIServer] = [serve(sock, self._admin()) for sock in web]
 
@@ -172,7 +175,7 @@ class Heimdall:
         return Admin(
             registry=registry(StatsCollector(self._service.look), self._service.pids),
             answers=self._service.silent,
-            ready=lambda: self._status.not_ready or self._service.unready(),
+            ready=self._status.unready,
             stats=self._status.describe,
             flush=self._service.flush,
             entry=self._service.entry,
@@ -198,8 +201,6 @@ class Heimdall:
     def _log_settings(self) -> None:
         settings = self._settings
         log.info("Heimdall %s", __version__)
-        if idle := wiring.without_effect(settings):
-            log.warning("these settings have no effect in this version: %s", wiring.flags(idle))
         log.info("upstream: %s", ", ".join(str(server) for server in settings.upstream_servers))
         for zone in settings.forward_zones:
             log.info("upstream for %s: %s", zone.name, ", ".join(str(server) for server in zone.servers))

@@ -37,6 +37,9 @@ class MemoryCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._entries
+
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep ``entry``, in place of what was under ``key``; one that alone exceeds the bound in bytes is not kept."""
         if key in self._entries:

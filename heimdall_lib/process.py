@@ -84,10 +84,16 @@ class Server:
             self._bus = wiring.redis_bus(settings, target, link, replica=name, listener=replica, stats=stats)
             fleet = RedisFleet(link, self._bus, codec=wiring.codec(settings), prefix=settings.redis_key_prefix)
         self._replica, self._commands = replica, CacheCommands(replica, fleet)
+        self._warming = wiring.warming(
+            settings, link, self._redis, resolver=self._resolver, memory=self._memory, stats=stats
+        )
         self._responder = Responder(
             policy=wiring.responder_policy(settings),
             resolver=self._resolver,
-            ready={one: ReadyAnswers(self._memory, truncates=one == "udp") for one in stats.queries},
+            ready={
+                one: ReadyAnswers(self._memory, self._resolver.popularity, truncates=one == "udp")
+                for one in stats.queries
+            },
             chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
             stats=stats,
         )
@@ -104,6 +110,7 @@ class Server:
         if self._redis and self._bus:
             self._redis.start()
             self._bus.start()
+        self._warming.start()
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
@@ -128,6 +135,7 @@ class Server:
         for udp in self._udp:
             udp.flush()
             udp.close()
+        self._warming.stop(_REDIS_STOP_SECONDS)
         if self._redis and self._bus:
             self._bus.stop(_REDIS_STOP_SECONDS)
             self._redis.stop(_REDIS_STOP_SECONDS)
@@ -150,6 +158,7 @@ class Server:
             entries=len(self._memory),
             size=self._memory.bytes,
             round_trips={each["server"]: each["round_trip_ms"] for each in upstreams},
+            warming=self._warming.describe(),
         )
 
     def forget(self, flush: Flush) -> int:
@@ -174,8 +183,8 @@ class Server:
         return healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS)
 
     def unready(self) -> str:
-        """Return why clients should go elsewhere: this process, once started, always answers."""
-        return ""
+        """Return why clients should go elsewhere, though this process, once started, always answers."""
+        return "warming" if self._warming.describe().cold else ""
 
     def _purge(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from heimdall_lib import wire
 from heimdall_lib.entry import Entry
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.plain import PlainAnswers
+from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query
 
 _MAX_ANSWERS = 32768
@@ -31,10 +32,11 @@ _Ready = tuple[float, bytes, Entry, bytes, int]
 class ReadyAnswers:
     """One transport's answers by the query's bytes after the id; what is asked again within a second becomes ready."""
 
-    def __init__(self, memory: MemoryCache, *, truncates: bool) -> None:
-        """Start empty; ``memory`` is the L1 that answers are made of. ``truncates`` is said of UDP."""
+    def __init__(self, memory: MemoryCache, popularity: Popularity, *, truncates: bool) -> None:
+        """Start empty; answers are made of ``memory``, and counted in ``popularity``. ``truncates`` is said of UDP."""
         self._memory = memory
         self._held = memory.get
+        self._popularity = popularity
         self._truncates = truncates
         self._answers: LRU[bytes, _Ready] = LRU(_MAX_ANSWERS)
         self._find = self._answers.get
@@ -57,7 +59,8 @@ class ReadyAnswers:
         answers: list[tuple[bytes, P]] = []
         rcodes: list[int] = []
         rest: list[tuple[bytes, P]] = []
-        find, held, plain, asked, second = self._find, self._held, self._plain, self._asked, int(now) & 0xFF
+        find, held, plain, popularity = self._find, self._held, self._plain, self._popularity
+        asked, second = self._asked, int(now) & 0xFF
         for datagram in batch:
             data, peer = datagram
             words = data[2:]
@@ -74,7 +77,9 @@ class ReadyAnswers:
                 slot = hash(words) % _MAX_ASKED
                 if asked[slot] == second:
                     self._answers[words] = (entries.unchanged_until(entry, now), key, entry, answer[2:], rcode)
-                asked[slot] = second
+                else:  # popular is what is asked again and again: once a second is enough to know
+                    popularity[key] += 1
+                    asked[slot] = second
             if peer in known or admits(peer, now):
                 answers.append((answer, peer))
                 rcodes.append(rcode)

@@ -6,7 +6,7 @@ becomes of the flight it waits for; what is read from L2 is examined like an ups
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
 from heimdall_lib.pause import TICK_SECONDS, Pause
+from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query, question_of
 from heimdall_lib.reply import Kind, Reply, examine
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, SharedCache
@@ -61,6 +62,9 @@ class Upstreams(Protocol):
     def view(self, key: bytes) -> str:
         """Return a fingerprint of the servers that answer for a cache key's name."""
 
+    def views(self) -> Collection[str]:
+        """Return every view that a name may have."""
+
     def all_resting(self, key: bytes) -> bool:
         """Say whether every server for a cache key's name is known to be down."""
 
@@ -86,6 +90,7 @@ class Resolver:
         self.policy = policy
         self._memory = memory
         self._failures = FailureCache()
+        self.popularity = Popularity()
         self._shared = shared
         self._invalidations = invalidations
         self._upstreams = upstreams
@@ -100,6 +105,7 @@ class Resolver:
             self._stats.cache_misses += 1
             return None
         self._stats.cache_hits += 1
+        self.popularity[query.key] += 1
         if self.policy.prefetch and entries.wants_refresh(entry, query.received_at):
             self._refresh(query.key, entry)
         return entry
@@ -130,6 +136,22 @@ class Resolver:
     def view(self, key: bytes) -> str:
         """Return the view in which L2 has the answers for a cache key."""
         return self.policy.view or self._upstreams.view(key)
+
+    def views(self) -> Collection[str]:
+        """Return every view in which this replica shares answers."""
+        return {self.policy.view} if self.policy.view else self._upstreams.views()
+
+    def popular(self, most: int) -> list[tuple[bytes, str, int]]:
+        """Return the cache keys that ``lookup`` found most since the last call, the highest first: key, view, count."""
+        return [(key, self.view(key), count) for key, count in self.popularity.take(most)]
+
+    def wants(self, key: bytes, view: str) -> bool:
+        """Say whether an answer that stands in L2 in ``view`` is ours to take, and L1 has none."""
+        return key not in self._memory and self.view(key) == view
+
+    def keep(self, key: bytes, found: Found) -> bool:
+        """Keep in L1 what was read from L2 though nobody asks, unless L1 has something; say whether it is fresh."""
+        return key not in self._memory and self._promote(key, found, ANY_AGE) is not None
 
     def _fly(self, key: bytes, deadline: float) -> Outcome | None:
         """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with a stale entry.

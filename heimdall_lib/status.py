@@ -20,18 +20,31 @@ _SAMPLES = 13  # one minute
 class Status:
     """A view on the counters and the tiers."""
 
-    def __init__(self, *, look: Callable[[], Reading], redis: str, shown: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        *,
+        look: Callable[[], Reading],
+        unready: Callable[[], str],
+        redis: str,
+        shown: Callable[[], Mapping[str, str]],
+    ) -> None:
         """Show what ``look`` returns: the reading of one process or the sum over several.
 
-        ``redis`` says which Redis is in use and why; ``shown`` returns the effective settings without secrets.
+        ``unready`` returns why clients should go elsewhere though it has started, ``shown`` the effective settings
+        without secrets; ``redis`` says which Redis is in use and why.
         """
         self._look = look
+        self._unready = unready
         self._redis = redis
         self._shown = shown
         self._started_at = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self.not_ready = "starting"
-        """Why the process is not ready for traffic; empty when it is."""
+        """Why it is not ready for traffic, whatever its service says; empty once it has started."""
+
+    def unready(self) -> str:
+        """Return why clients should go elsewhere, empty when they need not."""
+        return self.not_ready or self._unready()
 
     def sample(self) -> None:
         """Take note of the count of queries; to be called every ``SAMPLE_SECONDS``."""
@@ -43,10 +56,10 @@ class Status:
         described = {
             "version": __version__,
             "uptime_seconds": round(time.monotonic() - self._started_at, 3),
-            "ready": not self.not_ready,
+            "ready": not self.unready(),
             "queries": {**_queries(reading.stats), "per_second": self._rate(_total(reading.stats))},
             "l1": _l1(reading),
-            "l2": {"redis": self._redis, **_l2(reading.stats)},
+            "l2": {"redis": self._redis, **_l2(reading.stats), "warming": asdict(reading.warming)},
             "upstreams": _upstreams(reading),
             "settings": dict(self._shown()),
         }

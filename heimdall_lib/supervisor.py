@@ -25,7 +25,7 @@ log = logging.getLogger("heimdall.supervisor")
 
 _SELF_QUERIES, _SELF_QUERY_SECONDS = 8, 0.25
 _FLUSH_SECONDS = 15.0  # acks, and deleting in Redis
-_STOP_MARGIN_SECONDS = 3.0  # beyond the time that queries in flight may take
+_STOP_MARGIN_SECONDS = 4.0  # beyond the time that queries in flight may take: 1 s for each part that lets go of Redis
 
 
 class Supervisor:
@@ -124,8 +124,11 @@ class Supervisor:
         return why
 
     def unready(self) -> str:
-        """Return why clients should go elsewhere, empty when some worker answers."""
-        return "" if any(worker.up for worker in self._workers) else "no worker answers"
+        """Return why clients should go elsewhere, empty when some worker answers that is not cold."""
+        up = [worker for worker in self._workers if worker.up]
+        if not up:
+            return "no worker answers"
+        return "warming" if all(worker.cold for worker in up) else ""
 
     def _worker(self, number: int) -> Worker:
         return Worker(

@@ -6,7 +6,7 @@ not; of several opinions the worst is shown: up only if up for all, open if open
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from heimdall_lib.stats import Histogram, Stats, UpstreamStats
@@ -16,6 +16,7 @@ Plain = Mapping[str, Any]
 
 _GAUGES = frozenset({"inflight", "tcp_connections"})
 _UP = frozenset({"redis_up", "up"})
+_ADVANCE = ("waiting", "running", "done", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,28 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmingState:
+    """How far L1 is filled from L2: off, waiting (for Redis), running or done; for how long, and what ended it.
+
+    ``cold`` says whether clients are better served elsewhere until then.
+    """
+
+    state: str = "off"
+    cold: bool = False
+    entries: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters, L1's entries and their bytes, upstream servers' round trips (ms), and the workers if there are any."""
+    """Counters, what L1 holds, upstream servers' round trips (ms), and the workers if there are any."""
 
     stats: Stats
     entries: int = 0
     size: int = 0
     round_trips: Mapping[str, float] = field(default_factory=dict)
+    warming: WarmingState = WarmingState()
     workers: Sequence[WorkerState] = ()
 
 
@@ -48,12 +64,18 @@ def plain(reading: Reading) -> Plain:
         "entries": reading.entries,
         "size": reading.size,
         "round_trips": dict(reading.round_trips),
+        "warming": asdict(reading.warming),
     }
 
 
 def queries(reading: Plain) -> int:
     """Return how many queries a process has received."""
     return sum(reading["stats"]["queries"].values())
+
+
+def is_cold(reading: Plain) -> bool:
+    """Say whether clients should go to another process than this one for a moment."""
+    return bool(reading["warming"]["cold"])
 
 
 class Tally:
@@ -87,6 +109,7 @@ class Tally:
             entries=sum(reading["entries"] for reading in readings),
             size=sum(reading["size"] for reading in readings),
             round_trips={server: _mean([each for each in found if each]) for server, found in round_trips.items()},
+            warming=_least_advanced([WarmingState(**reading["warming"]) for reading in readings]),
             workers=workers,
         )
 
@@ -117,6 +140,12 @@ def _sum(name: str, held: Any, more: Any, *, counters_only: bool) -> Any:  # noq
     if isinstance(held, bool):
         return held if counters_only else held and more if name in _UP else held or more
     return held if counters_only and name in _GAUGES else held + more
+
+
+def _least_advanced(states: Sequence[WarmingState]) -> WarmingState:
+    """Return the state of the process that has most before it, with the entries of all."""
+    least = min(states, key=lambda one: _ADVANCE.index(one.state), default=WarmingState())
+    return replace(least, entries=sum(one.entries for one in states))
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -41,7 +41,8 @@ COUNTS = Struct("!HHHH")
 UINT16 = Struct("!H")
 UINT32 = Struct("!I")
 _RECORD = Struct("!HHIH")
-_TEXT_OCTET = re.compile(r"\\([0-9]{3})|\\[!-/:-~]|[!-\[\]-~]")
+_TEXT_PART = re.compile(r"\\([0-9]{3})|\\[!-/:-~]|\.|[!-,\-/-\[\]-~]+")
+_TOO_LONG, _MAX_TEXT = "longer than 255 octets", 4 * MAX_NAME_SIZE
 _PLAIN_LABEL = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -255,17 +256,19 @@ def from_presentation(text: str) -> bytes:
 
     ``\DDD`` and ``\X`` stand for one octet (RFC 1035, section 5.1). Raises WireError, in words for who wrote it.
     """
+    if len(text) > _MAX_TEXT:
+        raise WireError(_TOO_LONG)
     labels = [bytearray()]
     offset = 0
     while offset < len(text):
-        octet = _TEXT_OCTET.match(text, offset)
-        if octet is None or int(octet[1] or 0) > 255:
+        part = _TEXT_PART.match(text, offset)
+        if part is None or int(part[1] or 0) > 255:
             raise WireError("other characters than visible ASCII, or a backslash without \\DDD or \\X")
-        if octet[0] == ".":
+        if part[0] == ".":
             labels.append(bytearray())
         else:
-            labels[-1].append(int(octet[1]) if octet[1] else ord(octet[0][-1]))
-        offset = octet.end()
+            labels[-1] += bytes((int(part[1]),)) if part[1] else part[0].removeprefix("\\").encode()
+        offset = part.end()
     if not labels[-1]:
         labels.pop()
     if text == ".":
@@ -274,5 +277,5 @@ def from_presentation(text: str) -> bytes:
         raise WireError("a label is empty or longer than 63 octets")
     name = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
     if len(name) > MAX_NAME_SIZE:
-        raise WireError("longer than 255 octets")
+        raise WireError(_TOO_LONG)
     return name.lower()

@@ -9,7 +9,8 @@ from heimdall_lib.access import AllowList, RateLimiter
 from heimdall_lib.config import RELOADABLE
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
-from heimdall_lib.resolver import ResolverPolicy
+from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
 from heimdall_lib.shared_cache.bus import Bus, Listener
@@ -17,10 +18,9 @@ from heimdall_lib.shared_cache.client import Client, ClientOptions, connect
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
-
-_WARM_CACHE_DEFAULT = 10000
 
 
 def forwarding_plan(settings: Settings) -> ForwardingPlan:
@@ -128,19 +128,32 @@ def worker_count(settings: Settings) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def warming(
+    settings: Settings,
+    link: Link | None,
+    shared: RedisCache | None,
+    *,
+    resolver: Resolver,
+    memory: MemoryCache,
+    stats: Stats,
+) -> Warming | NoWarming:
+    """Return what fills L1 from L2 at start, if there is one; half of L1 is left to what clients ask for meanwhile."""
+    if link is None or shared is None or not settings.warm_cache_entries:
+        return NoWarming()
+    bounds = WarmingBounds(
+        entries=settings.warm_cache_entries,
+        l1_entries=settings.max_cache_size // 2,
+        l1_bytes=settings.max_cache_bytes // 2,
+    )
+    prefix = settings.redis_key_prefix
+    return Warming(link, shared, prefix=prefix, tiers=resolver, memory=memory, bounds=bounds, stats=stats)
+
+
 def redis_words(settings: Settings) -> str:
     """Say which Redis is in use and which step of the detection decided, without credentials."""
     if settings.redis_target is None:
         return f"off ({settings.redis_step})"
     return f"{settings.redis_target} ({settings.redis_step})"
-
-
-def without_effect(settings: Settings) -> list[str]:
-    """Return the settings that were given, are valid, and change nothing in this version."""
-    given = {
-        "warm_cache_entries": settings.warm_cache_entries != _WARM_CACHE_DEFAULT,
-    }
-    return [name for name, is_given in given.items() if is_given]
 
 
 def flags(names: Iterable[str]) -> str:

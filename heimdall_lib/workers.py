@@ -23,7 +23,7 @@ from heimdall_lib.channel import Channel
 from heimdall_lib.errors import ChannelError
 from heimdall_lib.invalidations import Flush
 from heimdall_lib.settings import Settings
-from heimdall_lib.tally import Plain, Tally, WorkerState, queries
+from heimdall_lib.tally import Plain, Tally, WorkerState, is_cold, queries
 
 log = logging.getLogger("heimdall.workers")
 
@@ -116,6 +116,11 @@ class Worker:
     def up(self) -> bool:
         """Whether it is at work and answered when it was asked last."""
         return self.ready and self._answered
+
+    @property
+    def cold(self) -> bool:
+        """Whether clients should rather go elsewhere, as it was when it was read last."""
+        return self.reading is not None and is_cold(self.reading)
 
     def run(self) -> None:
         """Start a process, and another whenever one has ended, until ``stop``."""

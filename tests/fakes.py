@@ -224,6 +224,9 @@ class ScriptedUpstreams:
     def view(self, _key: bytes) -> str:
         return "upstreams-view"
 
+    def views(self) -> set[str]:
+        return {"upstreams-view"}
+
     def all_resting(self, _key: bytes) -> bool:
         return self.resting
 

@@ -125,6 +125,18 @@ def reason_of(error: Exception) -> str:
     return "misconf" if text.startswith("MISCONF") else "response"
 
 
+def multi_get(client: Client, names: Sequence[str]) -> Sequence[bytes | None]:
+    """Return the values of keys, read in one round trip; None for each that is not there or no string."""
+    return [value_of(reply) for reply in pipelined(client, [("GET", name) for name in names])]
+
+
+def value_of(reply: object) -> bytes | None:
+    """Return what a GET among other commands has found, None when that is no string; raises what else it met."""
+    if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+        raise reply
+    return reply if isinstance(reply, bytes) else None
+
+
 def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[Exception | None]:
     """Store each (name, value, seconds to live) in one round trip; return the exception, if any, for each."""
     replies = pipelined(client, [("SET", name, value, "EX", seconds) for name, value, seconds in values])

@@ -17,7 +17,7 @@ import redis
 from redis.cluster import RedisCluster
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from heimdall_lib.shared_cache.client import Client, Command, bulk, converse, encode, one_each, pipelined
+from heimdall_lib.shared_cache.client import Client, Command, bulk, converse, encode, one_each, pipelined, value_of
 
 log = logging.getLogger("heimdall.redis")
 
@@ -122,7 +122,7 @@ def _read_by_script(
     *values, held = one_each(reply, count + 1)
     if not isinstance(held, bytes) or len(held) != count:
         raise redis.InvalidResponse("not a state for each value")
-    return [(_bytes_or_none(value), state == _HELD) for value, state in zip(values, held, strict=True)]
+    return [(value_of(value), state == _HELD) for value, state in zip(values, held, strict=True)]
 
 
 def _read_without_script(client: Client, wanted: Sequence[Wanted], lease: int) -> Sequence[tuple[bytes | None, bool]]:
@@ -130,12 +130,4 @@ def _read_without_script(client: Client, wanted: Sequence[Wanted], lease: int) -
     for name, _ in wanted:
         commands += [("GET", name), ("SET", name + LEASE, b"", "NX", "PX", lease)]
     replies = pipelined(client, commands)
-    values, leases = replies[::2], replies[1::2]
-    for value in values:
-        if isinstance(value, Exception) and not str(value).startswith("WRONGTYPE"):
-            raise value
-    return [(_bytes_or_none(value), taken is None) for value, taken in zip(values, leases, strict=True)]
-
-
-def _bytes_or_none(reply: object) -> bytes | None:
-    return reply if isinstance(reply, bytes) else None
+    return [(value_of(value), taken is None) for value, taken in zip(replies[::2], replies[1::2], strict=True)]

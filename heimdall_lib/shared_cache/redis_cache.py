@@ -15,7 +15,7 @@ from heimdall_lib.flight import Flight
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.shared_cache import events
 from heimdall_lib.shared_cache.batches import Batches
-from heimdall_lib.shared_cache.cache import LEASE_SECONDS, Found
+from heimdall_lib.shared_cache.cache import LEASE_SECONDS, NOTHING, Found
 from heimdall_lib.shared_cache.client import multi_delete, multi_set, publish, reason_of
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
 from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
@@ -121,6 +121,17 @@ class RedisCache:
         """Count a value that was found but turned out not to be believed."""
         self._stats.redis_rejected[reason] += 1
 
+    def believed(self, name: str, key: bytes, value: bytes) -> Found:
+        """Return what the value under a Redis key holds for a cache key, fresh or past its life.
+
+        Raises RejectedValueError when it is not to be believed; the message itself is still to be examined.
+        """
+        stored = self._codec.decode(name, key, value)
+        age = max(0, self._link.now() - stored.stored_at) / 1000
+        if time.monotonic() - age <= self._invalidations.floor(key):
+            raise RejectedValueError("flushed")
+        return Found(stored.message, age, stored.lifetime)
+
     def _serve_reads(self) -> None:
         while batch := self._reads.take():
             self._read_batch(batch)
@@ -140,22 +151,18 @@ class RedisCache:
 
     def _found(self, read: _Read, value: bytes | None, *, elsewhere: bool) -> Found:
         """Say what a read found, and count it; one that is told to look again is counted when it does."""
-        found = Found(elsewhere=elsewhere)
+        found = NOTHING
         if value is not None:
             try:
-                stored = self._codec.decode(read.wanted.name, read.key, value)
+                found = self.believed(read.wanted.name, read.key, value)
             except RejectedValueError as error:
                 if not elsewhere:
                     self.reject(error.reason)
-            else:
-                age = max(0, self._link.now() - stored.stored_at)
-                found = Found(stored.message, age / 1000, stored.lifetime, elsewhere)
-                if age < min(stored.lifetime * 1000, read.wanted.max_age):
-                    self._stats.redis_hits += 1
-                    return found
-        if not elsewhere:
+        if found.message and found.age < min(found.lifetime, read.wanted.max_age / 1000):
+            self._stats.redis_hits += 1
+        elif not elsewhere:
             self._stats.redis_misses += 1
-        return found
+        return found._replace(elsewhere=elsewhere)
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():

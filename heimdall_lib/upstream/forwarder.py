@@ -78,6 +78,10 @@ class Forwarder:
         """Return a fingerprint of the servers that answer for a cache key's name."""
         return self.group(key).view
 
+    def views(self) -> set[str]:
+        """Return every view that a name may have."""
+        return {group.view for group in (self._default, *self._zones.values())}
+
     def all_resting(self, key: bytes) -> bool:
         """Say whether every server for a cache key's name has failed again and again and not answered since."""
         return all(upstream.resting for upstream in self.group(key).upstreams)

@@ -115,9 +115,9 @@ def test_entries_survive_a_restart_on_a_volume(
     pod.start()
     eventually(pod.answers)
     after = heimdall("--redis-url", f"redis://127.0.0.1:{pod.port}", "--redis-read-budget", "4", "--redis-timeout", "5")
-    after.wait_for_redis()
+    after.wait_for_line("L1 has 1 entries from Redis after")
     after.ask("www.example.com")
-    assert after.metric("redis_hits_total") == 1
+    assert after.metric("cache_hits_total") == 1
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])

@@ -25,7 +25,7 @@ def replicas(heimdall: Launcher, redis: RedisServer) -> list[Heimdall]:
     """Three that share a Redis and hear each other."""
     started = [heimdall("--redis-url", redis.url) for _ in range(3)]
     for each in started:
-        each.wait_for_redis()
+        each.wait_for_line("entries from Redis after")
     wait_until_they_listen(redis, 3)
     return started
 
@@ -35,7 +35,7 @@ def wait_until_they_listen(redis: RedisServer, count: int) -> None:
 
 
 def answers_in(redis: RedisServer) -> list[str]:
-    return [key for key in redis.stored() if not key.endswith((":generation", ":lease"))]
+    return [key for key in redis.stored() if not key.endswith((":generation", ":lease")) and ":popular:" not in key]
 
 
 def run(*words: str, at: Heimdall, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -173,7 +173,7 @@ def test_an_answer_that_changed_for_one_replica_is_gone_from_the_others_within_a
     early = heimdall("--redis-url", redis.url, "--max-ttl", "2", "--prefetch", "false")
     others = [heimdall("--redis-url", redis.url) for _ in range(2)]
     for each in (early, *others):
-        each.wait_for_redis()
+        each.wait_for_line("entries from Redis after")
     wait_until_they_listen(redis, 3)
     upstream.add(NAME, "A", OLD)
     redis.client.flushall()

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from heimdall_lib import __version__
 from tests.support.client import TcpClient, http, metrics
-from tests.support.processes import PATIENCE, Heimdall, Launcher, RedisServer, program
+from tests.support.processes import PATIENCE, Heimdall, Launcher, RedisServer, eventually, program
 from tests.support.upstream import Upstream, failing
 
 NAME = "www.example.com"
@@ -152,6 +152,7 @@ def test_healthz_and_readyz_are_well_whatever_becomes_of_redis_and_the_upstream(
         "--redis-url", redis.url, "--upstream-timeout", "0.2", "--query-timeout", "0.5", "--serve-stale", "0"
     )
     server.wait_for_redis()
+    eventually(lambda: server.get("/readyz").status == 200)
     redis.kill()
     upstream.reaction = failing("SERVFAIL")
     for number in range(8):

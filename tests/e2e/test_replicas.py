@@ -26,12 +26,12 @@ PATIENT = ("--redis-timeout", "5", "--redis-read-budget", "4")
 
 @pytest.fixture
 def fleet(heimdall: Launcher, redis: RedisServer) -> Callable[..., list[Heimdall]]:
-    """Start so many replicas that share a Redis, and wait until each uses it."""
+    """Start so many replicas that share a Redis, and wait until each uses it and has taken over what was there."""
 
     def start(count: int, *flags: str) -> list[Heimdall]:
         replicas = [heimdall("--redis-url", redis.url, *PATIENT, *flags) for _ in range(count)]
         for replica in replicas:
-            replica.wait_for_redis()
+            replica.wait_for_line("entries from Redis after")
         return replicas
 
     return start

@@ -119,6 +119,8 @@ def test_the_redis_cache_is_shared_by_the_workers_and_up_when_it_is_for_all(
     upstream.add(NAME, "A", "192.0.2.1")
     patient = ("--redis-timeout", "5", "--redis-read-budget", "4")
     server = heimdall("--workers", "2", "--redis-url", redis.url, *patient)
+    for number in (1, 2):
+        server.wait_for_line(rf"\[worker {number}\].* entries from Redis after")
     server.wait_for_metric("redis_up", 1)
     server.ask(NAME)
     redis.wait_for_key(NAME)

@@ -210,6 +210,12 @@ class TestBreaker:
         assert kept.stats.redis_errors.get("timeout") is None
         assert "slow: get took " in list(lines)[-1]
 
+    def test_what_is_in_bulk_may_be_slow(self, kept: Kept, scripted: ScriptedRedis) -> None:
+        self.stay_down(scripted)
+        for _ in range(6):
+            kept.link.run("scan", lambda _: Event().wait(0.06), bulk=True)
+        assert kept.up()
+
     def test_a_success_in_between_starts_the_count_anew(self, kept: Kept) -> None:
         for _ in range(3):
             for _ in range(4):

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from heimdall_lib.flight import Flight
-from heimdall_lib.invalidations import Invalidations
+from heimdall_lib.invalidations import EVERYTHING, Invalidations
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, NOTHING, Found, SharedCache
 from heimdall_lib.shared_cache.client import ClientOptions, connect
@@ -600,6 +600,17 @@ class TestLeases:
         assert [line.partition(" (")[0] for line in lines if "WARNING" in line] == [
             "WARNING Redis runs no scripts for Heimdall"
         ]
+
+    def test_what_is_from_before_a_flush_is_counted_once_and_no_hit(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        redis_server.admin.set(name_of(), value(KEY, redis_server, age=100))
+        replica.invalidations.flushed(EVERYTHING, time.monotonic() - 50)
+        assert [replica.read(), replica.read()] == [NOTHING, NOTHING]
+        assert (replica.stats.redis_hits, replica.stats.redis_misses) == (0, 2)
+        assert replica.stats.redis_rejected == {"flushed": 2}
+        redis_server.admin.set(name_of(), value(KEY, redis_server, age=10))
+        assert replica.has()
 
     def test_what_is_not_believed_is_fetched_by_one_and_overwritten(
         self, replica: RedisReplica, redis_server: RedisServer

@@ -1,7 +1,7 @@
 """redis-py as Heimdall uses it: every layout of Redis, every way to fail, and one exception for all of them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from heimdall_lib.shared_cache.client import (
     ClientOptions,
     connect,
     multi_delete,
+    multi_get,
     multi_set,
     pipelined,
     reason_of,
@@ -55,10 +56,6 @@ def reason(call: Callable[[], object]) -> str:
     assert caught.value.reason in REASONS
     assert str(caught.value)
     return caught.value.reason
-
-
-def multi_get(client: Client, names: Sequence[str]) -> Sequence[object]:
-    return pipelined(client, [("GET", name) for name in names])
 
 
 def check_reads_and_writes(client: Client) -> None:
@@ -106,9 +103,10 @@ class TestLayouts:
         refusals = [
             *multi_set(client, [("other:name", b"value", 10)]),
             *multi_delete(client, ["other:name"]),
-            *multi_get(client, ["other:name"]),
+            *pipelined(client, [("GET", "other:name")]),
         ]
         assert [reason_of(error) for error in refusals if isinstance(error, Exception)] == ["auth"] * 3
+        assert reason(lambda: multi_get(client, ["test:0", "other:name"])) == "auth"
 
     def test_a_cluster_of_three(self, start_redis: StartRedis, client_of: Connect) -> None:
         servers = start_cluster(start_redis)
@@ -338,10 +336,11 @@ class TestFaults:
         client = client_of(redis_server.target)
         redis_server.admin.lpush("name", "value")
         multi_set(client, [("other", b"value", 100)])
-        refused, *others = multi_get(client, ["name", "other", "none"])
+        refused, *others = pipelined(client, [("GET", name) for name in ("name", "other", "none")])
         assert isinstance(refused, Exception)
         assert reason_of(refused) == "response"
         assert others == [b"value", None]
+        assert multi_get(client, ["name", "other", "none"]) == [None, b"value", None]
         assert multi_set(client, [("name", b"value", 100)]) == [None]
         assert multi_get(client, ["name"]) == [b"value"]
 

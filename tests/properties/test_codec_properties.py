@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from heimdall_lib.query import cache_key
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
+from heimdall_lib.shared_cache.codec import cache_key as key_from
 from tests.properties.strategies import BITS, CHECKED, NAMES, NUMBERS
 from tests.support.messages import question
 
@@ -43,6 +44,24 @@ def test_a_redis_key_has_no_separators_but_its_own_and_nothing_that_a_pattern_wo
     assert not set(name) & set("*?[]{} ")
     bits = key[-1]
     assert name.count(":") == 5 + (bits & 1) + (bits >> 1 & 1)
+
+
+@CHECKED
+@given(key=cache_keys())
+def test_a_cache_key_is_told_from_its_redis_key_and_from_no_other(key: bytes) -> None:
+    name = redis_key("prefix", "view", key)
+
+    assert key_from("prefix", "view", name) == key
+    assert key_from("prefix", "other", name) is None
+    assert key_from("prefix", "view", name[:-1]) != key
+
+
+@CHECKED
+@given(name=st.text(max_size=40), before=st.sampled_from(["", "prefix:1:view:"]))
+def test_any_text_at_all_is_a_redis_key_or_nobodys(name: str, before: str) -> None:
+    key = key_from("prefix", "view", before + name)
+
+    assert key is None or redis_key("prefix", "view", key) == before + name
 
 
 @CHECKED

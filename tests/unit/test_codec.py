@@ -11,6 +11,7 @@ import pytest
 from heimdall_lib.query import cache_key
 from heimdall_lib.settings import Secret
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, StoredAnswer, redis_key
+from heimdall_lib.shared_cache.codec import cache_key as key_from
 from tests.support.messages import CH, HTTPS, TXT, A, assemble, question, record
 
 PREFIX, VIEW = "heimdall:dns:cache", "4f2a"
@@ -62,6 +63,38 @@ def signing(*keys: str) -> Codec:
 )
 def test_a_redis_key_can_be_read(key: bytes, rest: str) -> None:
     assert redis_key(PREFIX, VIEW, key) == f"heimdall:dns:cache:1:4f2a:{rest}"
+    assert key_from(PREFIX, VIEW, f"heimdall:dns:cache:1:4f2a:{rest}") == key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "www.example.com:A:IN",
+        "heimdall:dns:cache:1:4f2b:www.example.com:A:IN",
+        "heimdall:dns:cache:2:4f2a:www.example.com:A:IN",
+        "other:1:4f2a:www.example.com:A:IN",
+        f"{NAME}:",
+        f"{NAME}:lease",
+        f"{NAME}:do:lease",
+        f"{NAME}:cd:do",
+        f"{NAME}:do:do",
+        f"{NAME}\n",
+        "heimdall:dns:cache:1:4f2a:www.example.com",
+        "heimdall:dns:cache:1:4f2a:www.example.com:A",
+        "heimdall:dns:cache:1:4f2a:www.example.com:a:IN",
+        "heimdall:dns:cache:1:4f2a:www.example.com:TYPE1:IN",
+        "heimdall:dns:cache:1:4f2a:www.example.com:TYPE065280:IN",
+        "heimdall:dns:cache:1:4f2a:www.example.com:TYPE65536:IN",
+        "heimdall:dns:cache:1:4f2a:www.example.com:A:CLASS1",
+        "heimdall:dns:cache:1:4f2a:www.example.com.:A:IN",
+        r"heimdall:dns:cache:1:4f2a:\119ww.example.com:A:IN",
+        f"heimdall:dns:cache:1:4f2a:{'a' * 64}:A:IN",
+        "heimdall:dns:cache:1:popular:4f2a:20781",
+    ],
+)
+def test_a_name_that_no_cache_key_has_is_nobodys(name: str) -> None:
+    assert key_from(PREFIX, VIEW, name) is None
 
 
 def test_no_two_types_share_a_redis_key() -> None:

@@ -138,6 +138,12 @@ class TestZones:
         names = ("com.", "example.", "corp.example.", "deep.corp.example.")
         assert len({net.forwarder.view(key(name)) for name in names}) == 4
 
+    def test_the_views_are_those_that_names_may_have(self, net: Net) -> None:
+        names = ("com.", "example.", "corp.example.", "deep.corp.example.", "1.0.0.10.in-addr.arpa.")
+        assert net.forwarder.views() == {net.forwarder.view(key(name)) for name in names}
+        net.go_by(zones=())
+        assert net.forwarder.views() == {net.forwarder.view(KEY)}
+
     def test_names_with_the_same_servers_share_a_view(self, net: Net) -> None:
         assert net.forwarder.view(key("a.example.")) == net.forwarder.view(key("b.example."))
 

@@ -49,6 +49,14 @@ def test_what_was_put_is_there(stats: Stats) -> None:
     assert cache.get(b"b") is None
 
 
+def test_to_look_whether_an_entry_is_there_is_not_to_use_it(stats: Stats) -> None:
+    cache = filled(stats, b"a", b"b", b"c")
+    assert b"a" in cache
+    assert b"d" not in cache
+    cache.put(b"d", entry_of())
+    assert b"a" not in cache
+
+
 def test_an_entry_takes_the_place_of_the_one_before(stats: Stats) -> None:
     cache = cache_of(stats)
     cache.put(b"a", entry_of(bytes(500), until=10.0))

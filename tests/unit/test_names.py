@@ -7,7 +7,7 @@ import dns.rdatatype
 import pytest
 
 from heimdall_lib import entry as entries
-from heimdall_lib.names import ChaosAnswers, class_name, rcode_name, type_name
+from heimdall_lib.names import ChaosAnswers, class_name, class_number, rcode_name, type_name, type_number
 from heimdall_lib.query import Query, parse
 from tests.support.messages import ANY, CH, QR, RA, TXT, A, flags_of, query
 
@@ -104,6 +104,18 @@ def test_a_class_has_its_name(qclass: int, name: str) -> None:
 )
 def test_a_code_has_its_name(rcode: int, name: str) -> None:
     assert rcode_name(rcode) == name
+
+
+def test_a_type_or_class_is_found_by_its_name() -> None:
+    assert [type_number(type_name(number)) for number in range(65536)] == list(range(65536))
+    assert [class_number(class_name(number)) for number in range(65536)] == list(range(65536))
+
+
+@pytest.mark.parametrize("name", ["", "a", "IN ", "TYPE", "TYPE65536", "TYPE-1", "TYPEA", "CLASS", "CLASS65536", "1"])
+def test_what_is_no_name_of_a_type_or_class_is_refused(name: str) -> None:
+    for number in (type_number, class_number):
+        with pytest.raises(ValueError, match=f"is called '{name}'"):
+            number(name)
 
 
 # Of itself

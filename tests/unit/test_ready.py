@@ -6,6 +6,7 @@ import dns.message
 import pytest
 
 from heimdall_lib import entry as entries
+from heimdall_lib.popularity import Popularity
 from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.responder import Responder
 from tests.fakes import ADDRESS, address_in, ask, examined, parsed, stored
@@ -124,7 +125,7 @@ def test_an_answer_is_ready_until_something_changes(at: float, until: float) -> 
 
 
 def test_nothing_is_ready_past_its_second(house: House) -> None:
-    answers = ReadyAnswers(house.memory, truncates=True)
+    answers = ReadyAnswers(house.memory, Popularity(), truncates=True)
     key = parsed(ask()).key
     entry = stored(key, age=0.0, lifetime=300.0)
     house.memory.put(key, entry)
@@ -142,7 +143,17 @@ def test_nothing_is_ready_past_its_second(house: House) -> None:
 
 def test_what_is_asked_twice_within_a_second_is_ready(house: House) -> None:
     keep(house, ask())
-    answers = ReadyAnswers(house.memory, truncates=True)
+    answers = ReadyAnswers(house.memory, Popularity(), truncates=True)
     now = time.monotonic()
     given = [answers.split([(ask(), PEER)], now, (PEER,), lambda *_: False)[0][0] for _ in range(4)]
     assert len({answer for answer, _ in given}) == 1
+
+
+def test_what_is_asked_counts_as_popular_once_a_second(house: House) -> None:
+    keep(house, ask())
+    popularity = Popularity()
+    answers = ReadyAnswers(house.memory, popularity, truncates=True)
+    now = time.monotonic()
+    for instant in (now, now, now, now + 1.0, now + 1.0):
+        answers.split([(ask(), PEER)], instant, (PEER,), lambda *_: False)
+    assert popularity == {parsed(ask()).key: 2}

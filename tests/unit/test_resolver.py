@@ -18,7 +18,7 @@ from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.query import Query
 from heimdall_lib.reply import Reply
 from heimdall_lib.resolver import Outcome, Resolver, ResolverPolicy
-from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, NoSharedCache, SharedCache
+from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, NoSharedCache, SharedCache
 from heimdall_lib.stats import Stats
 from tests.fakes import (
     ADDRESS,
@@ -181,6 +181,67 @@ class TestViews:
         house.shared.contents.clear()
         house.resolve()
         assert list(house.shared.contents) == [(KEY, "ours")]
+
+    def test_those_of_the_upstreams_are_all_there_are_unless_the_operator_has_one(self, house: House) -> None:
+        assert house.resolver.views() == {VIEW}
+        house.policy(view="office")
+        assert house.resolver.views() == {"office"}
+
+
+class TestPopularity:
+    def test_what_is_found_in_l1_is_counted_with_its_view(self, house: House) -> None:
+        other = parsed(ask(rdtype="AAAA"))
+        for key in (KEY, other.key):
+            house.memory.put(key, stored(key, age=0, lifetime=300))
+        for query in (parsed(), other, other):
+            house.resolver.lookup(query)
+        assert house.resolver.popular(10) == [(other.key, VIEW, 2), (KEY, VIEW, 1)]
+        assert house.resolver.popular(10) == []
+
+    def test_what_is_not_found_there_is_not(self, house: House) -> None:
+        house.memory.put(KEY, stored(KEY, age=301, lifetime=300, stale=300))
+        house.resolver.lookup(parsed())
+        house.resolver.lookup(parsed(ask(rdtype="AAAA")))
+        assert house.resolver.popular(10) == []
+
+
+class TestTakingOver:
+    """What L2 has goes into L1 though nobody asks for it."""
+
+    FOUND = Found(good_reply(KEY, 300, L2_ADDRESS).message, 100.0, 300)
+
+    def test_what_l1_has_not_is_taken_from_the_view_that_is_the_names_own(self, house: House) -> None:
+        assert house.resolver.wants(KEY, VIEW)
+        assert not house.resolver.wants(KEY, "other")
+        house.policy(view="other")
+        assert house.resolver.wants(KEY, "other")
+
+    def test_it_lives_on_for_what_is_left_of_its_life(self, house: House) -> None:
+        assert house.resolver.keep(KEY, self.FOUND)
+        entry = house.resolver.lookup(parsed())
+        assert entry is not None
+        assert address_in(message_of(entry)) == L2_ADDRESS
+        assert entries.expires_at(entry) == pytest.approx(time.monotonic() + 200, abs=5)
+        assert house.upstreams.asked == []
+
+    def test_what_l1_has_is_left_as_it_is(self, house: House) -> None:
+        entry = stored(KEY, age=301, lifetime=300, stale=300)
+        house.memory.put(KEY, entry)
+        assert not house.resolver.wants(KEY, VIEW)
+        assert not house.resolver.keep(KEY, self.FOUND)
+        assert house.in_l1() is entry
+
+    def test_what_is_not_to_be_believed_is_not_kept(self, house: House) -> None:
+        other = parsed(ask("other.example.")).key
+        assert not house.resolver.keep(other, self.FOUND)
+        assert house.memory.get(other) is None
+        assert house.stats.redis_rejected == {"question": 1}
+
+    def test_what_was_flushed_since_is_not_kept(self, house: House) -> None:
+        house.invalidations.flushed(EVERYTHING, time.monotonic() - 50)
+        assert not house.resolver.keep(KEY, self.FOUND)
+        assert house.in_l1() is None
+        assert house.stats.redis_rejected == {"flushed": 1}
 
 
 class TestPromotion:

@@ -25,6 +25,7 @@ from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
+from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query
 from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.reply import Reply
@@ -76,7 +77,7 @@ class House:
                 limiter=RateLimiter(rate=0, burst=0),
             ),
             resolver=self.resolver,
-            ready={one: ReadyAnswers(self.memory, truncates=one == "udp") for one in ("udp", "tcp")},
+            ready={one: ReadyAnswers(self.memory, Popularity(), truncates=one == "udp") for one in ("udp", "tcp")},
             chaos=ChaosAnswers(version="Heimdall 1", server_id="pod-7"),
             stats=self.stats,
         )
@@ -101,7 +102,7 @@ class House:
         self.responder = Responder(
             policy=self.responder.policy,
             resolver=Scripted(),
-            ready={one: ReadyAnswers(self.memory, truncates=one == "udp") for one in ("udp", "tcp")},
+            ready={one: ReadyAnswers(self.memory, Popularity(), truncates=one == "udp") for one in ("udp", "tcp")},
             chaos=ChaosAnswers(version="", server_id=""),
             stats=self.stats,
         )

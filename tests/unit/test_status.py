@@ -9,7 +9,7 @@ import pytest
 from heimdall_lib import __version__
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import Status
-from heimdall_lib.tally import Reading, WorkerState
+from heimdall_lib.tally import Reading, WarmingState, WorkerState
 from tests.fakes import eventually
 
 SERVER = "udp://192.0.2.53:53"
@@ -20,8 +20,10 @@ class House:
         self.stats = Stats()
         self.reading = Reading(self.stats, entries=1, size=120, round_trips={SERVER: 1.5})
         self.shown = {"redis-password": "***", "workers": "1"}
+        self.unready = ""
         self.status = Status(
             look=lambda: self.reading,
+            unready=lambda: self.unready,
             redis="redis://192.0.2.1:6379/0 (redis-url)",
             shown=lambda: self.shown,
         )
@@ -51,8 +53,18 @@ def test_uptime_counts_from_the_start(house: House) -> None:
 def test_the_process_is_not_ready_until_it_is_said_to_be(house: House) -> None:
     assert house.status.not_ready == "starting"
     assert house.described("ready") is False
+    assert house.status.unready() == "starting"
     house.status.not_ready = ""
     assert house.described("ready") is True
+    assert house.status.unready() == ""
+
+
+def test_once_it_is_ready_its_service_may_want_clients_to_go_elsewhere_all_the_same(house: House) -> None:
+    house.status.not_ready, house.unready = "", "warming"
+    assert house.described("ready") is False
+    assert house.status.unready() == "warming"
+    house.status.not_ready = "draining"
+    assert house.status.unready() == "draining"
 
 
 def test_queries(house: House) -> None:
@@ -102,6 +114,7 @@ def test_l2(house: House) -> None:
     stats.redis_errors["oom"] += 3
     stats.redis_rejected["format"] += 4
     stats.redis_dropped_writes, stats.redis_budget_exceeded, stats.redis_bytes_saved = 5, 6, 7
+    house.reading = Reading(stats, warming=WarmingState("done", cold=False, entries=8, seconds=1.5, ended="why"))
     assert house.described("l2") == {
         "redis": "redis://192.0.2.1:6379/0 (redis-url)",
         "up": True,
@@ -114,6 +127,7 @@ def test_l2(house: House) -> None:
         "dropped_writes": 5,
         "budget_exceeded": 6,
         "bytes_saved": 7,
+        "warming": {"state": "done", "cold": False, "entries": 8, "seconds": 1.5, "ended": "why"},
     }
 
 

@@ -1,12 +1,13 @@
 """The sum over several processes, those that have ended included."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from heimdall_lib.stats import Stats
-from heimdall_lib.tally import Plain, Reading, Tally, WorkerState, plain, queries
+from heimdall_lib.tally import Plain, Reading, Tally, WarmingState, WorkerState, is_cold, plain, queries
 
 FIRST, SECOND = "udp://192.0.2.1:53", "udp://192.0.2.2:53"
 
@@ -87,6 +88,30 @@ def test_the_breaker_is_open_when_it_is_for_one(is_open: list[bool], expected: b
 def test_round_trips_are_the_mean_over_who_has_measured_one() -> None:
     trips = [{FIRST: 1.0, SECOND: 0.0}, {FIRST: 4.0, SECOND: 0.0}, {FIRST: 0.0}]
     assert Tally().total([read(1, round_trips=each) for each in trips]).round_trips == {FIRST: 2.5, SECOND: 0.0}
+
+
+WAITING, RUNNING = WarmingState("waiting", cold=True), WarmingState("running", cold=True, entries=5, seconds=0.5)
+DONE = WarmingState("done", entries=70, seconds=1.5, ended="Redis has no more")
+OFF = WarmingState()
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([DONE], DONE),
+        ([DONE, RUNNING, WAITING], replace(WAITING, entries=75)),
+        ([DONE, RUNNING], replace(RUNNING, entries=75)),
+        ([DONE, DONE], replace(DONE, entries=140)),
+        ([OFF, OFF], OFF),
+        ([], OFF),
+    ],
+)
+def test_warming_is_as_far_as_who_has_most_before_it(states: list[WarmingState], expected: WarmingState) -> None:
+    assert Tally().total([read(1, warming=state) for state in states]).warming == expected
+
+
+def test_a_process_is_as_cold_as_its_warming_says() -> None:
+    assert [is_cold(read(1, warming=state)) for state in (WAITING, RUNNING, DONE, OFF)] == [True, True, False, False]
 
 
 class TestEnded:

@@ -421,6 +421,7 @@ def test_a_name_that_cannot_be_read_is_refused(names: bytes, offset: int) -> Non
 def test_a_name_is_written_as_in_a_zone_file(name: bytes, text: str) -> None:
     assert wire.presentation(name) == text
     assert wire_name(text) == name
+    assert wire.from_presentation(text) == name.lower()
 
 
 def test_a_trailing_newline_does_not_pass_for_a_plain_label() -> None:
@@ -443,6 +444,7 @@ def test_what_follows_the_name_is_not_looked_at() -> None:
         (r"a\.b.\032\255", b"\3a.b\2\x20\xff\0"),
         (r"\\.*", b"\1\\\1*\0"),
         (r"a\.", b"\2a.\0"),
+        (r"a\.-/\/b\046\\", b"\x08a.-//b.\\\0"),
         ("x" * 63, b"\77" + b"x" * 63 + b"\0"),
     ],
 )
@@ -450,8 +452,34 @@ def test_a_name_that_was_written_by_a_person(text: str, name: bytes) -> None:
     assert wire.from_presentation(text) == name
 
 
+@pytest.mark.parametrize("text", ["a" * 63, ".".join(["a" * 63] * 3 + ["a" * 61]), r"\255" * 63, r"\097"])
+def test_a_name_of_any_size_that_there_is_can_be_read_from_text(text: str) -> None:
+    assert wire.from_presentation(text) == wire_name(text)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "..", "a..b", ".a", "x" * 64, r"\256", r"\25", "a\\", "a b", "é", "a\n", ".".join(["x" * 63] * 4)]
+    "text",
+    [
+        "",
+        "..",
+        "a..b",
+        ".a",
+        "x" * 64,
+        r"\001" * 64,
+        ".".join(["x" * 63] * 3 + ["x" * 62]),
+        "x" * 100_000,
+        r"\256",
+        r"\999",
+        r"\1",
+        r"\25",
+        r"\1x1",
+        "a\\",
+        "a b",
+        "a\n",
+        "é",
+        "\N{ARABIC-INDIC DIGIT ONE}",
+        "\\\N{ARABIC-INDIC DIGIT ONE}11",
+    ],
 )
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(WireError):

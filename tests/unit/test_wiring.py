@@ -15,13 +15,15 @@ from heimdall_lib.config import RELOADABLE, Machine, load
 from heimdall_lib.config.table import TABLE
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
-from heimdall_lib.resolver import ResolverPolicy
+from heimdall_lib.memory_cache import MemoryCache
+from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.settings import ForwardZone, Settings, UpstreamServer
-from heimdall_lib.shared_cache.cache import ANY_AGE
+from heimdall_lib.shared_cache.cache import ANY_AGE, NoSharedCache
 from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
-from tests.fakes import parsed
+from tests.fakes import ScriptedUpstreams, Threads, parsed
 
 MACHINE = Machine(resolv_conf="/nonexistent/resolv.conf", is_local=lambda _: False)
 
@@ -182,6 +184,38 @@ class TestRedis:
             assert (len(cache._codec._keys), cache._codec._compress_min_bytes, cache._prefix) == (1, 77, "ours")
 
 
+class TestWarming:
+    def made(self, *argv: str) -> Warming | NoWarming:
+        given, stats = settings(*argv), Stats()
+        link = wiring.redis_link(given, given.redis_target, stats) if given.redis_target else None
+        memory = MemoryCache(max_entries=1, max_bytes=1, purge_interval=1.0, stats=stats)
+        invalidations = Invalidations()
+        resolver = Resolver(
+            policy=wiring.resolver_policy(given),
+            memory=memory,
+            shared=NoSharedCache(),
+            invalidations=invalidations,
+            upstreams=ScriptedUpstreams(),
+            spawn=Threads(),
+            stats=stats,
+        )
+        shared = None
+        if link:
+            shared = wiring.redis_cache(given, link, replica="0" * 16, invalidations=invalidations, stats=stats)
+        return wiring.warming(given, link, shared, resolver=resolver, memory=memory, stats=stats)
+
+    def test_it_leaves_half_of_l1_to_what_is_asked_for_meanwhile(self) -> None:
+        flags = ("--warm-cache-entries=7", "--max-cache-size=1001", "--max-cache-bytes=2001", "--redis-key-prefix=ours")
+        made = self.made("--redis-url=redis://192.0.2.1", *flags)
+        assert isinstance(made, Warming)
+        assert made._bounds == WarmingBounds(entries=7, l1_entries=500, l1_bytes=1000, seconds=30.0)
+        assert made._prefix == "ours"
+
+    def test_there_is_none_without_redis_or_when_the_operator_says_so(self) -> None:
+        assert isinstance(self.made(), NoWarming)
+        assert isinstance(self.made("--redis-url=redis://192.0.2.1", "--warm-cache-entries=0"), NoWarming)
+
+
 class TestWords:
     def test_redis_and_the_step_that_decided(self) -> None:
         given = settings("--redis-url=redis://:hunter2@192.0.2.1")
@@ -288,8 +322,3 @@ def test_workers_0_is_one_for_each_core_that_the_process_may_use() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert wiring.worker_count(settings("--workers=0")) == len(allowed)
-
-
-def test_who_gives_a_setting_without_effect_is_told() -> None:
-    assert wiring.without_effect(settings()) == []
-    assert wiring.without_effect(settings("--warm-cache-entries", "5")) == ["warm_cache_entries"]
