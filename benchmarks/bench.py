@@ -64,7 +64,9 @@ class Bench:
         argv = [_PYTHON, str(REPOSITORY / "heimdall.py"), "--bind-addr", f"127.0.0.1:{port}"]
         argv += ["--http-bind-addr", f"127.0.0.1:{http_port}"]
         argv += ["--upstream-servers", f"127.0.0.1:{upstream or self.upstream().port}"]
-        argv += ["--redis-url", f"redis://127.0.0.1:{redis}"] if redis else ["--redis-enabled", "false"]
+        # A replica that has warmed its memory from Redis would not ask there for what is measured.
+        l2 = ["--redis-url", f"redis://127.0.0.1:{redis}", "--warm-cache-entries", "0"]
+        argv += l2 if redis else ["--redis-enabled", "false"]
         argv += ["--max-cache-size", str(entries)] if entries != _DEFAULT_ENTRIES else []
         argv += ["--drain-seconds", "0"]
         if zones:

@@ -1,7 +1,11 @@
 """Redis on loopback, and the few commands that the benchmark asks of it."""
 
+import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 from benchmarks.bench import Bench
@@ -47,6 +51,19 @@ def forget(port: int) -> None:
     """Remove every key."""
     with _connect(port) as connection:
         _command(connection, "FLUSHALL")
+
+
+@contextmanager
+def hung(port: int) -> Iterator[None]:
+    """Stop Redis meanwhile: its connections stay open, and nothing is answered."""
+    with _connect(port) as connection:
+        connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n")
+        pid = int(connection.recv(65536).partition(b"process_id:")[2].split(maxsplit=1)[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def wait_for_entries(port: int, wanted: int) -> int:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 
 from benchmarks import dns, redis_server, zone
@@ -31,17 +32,19 @@ def _fleet(bench: Bench) -> list[Row]:
     upstream = bench.late_answers(_UPSTREAM_SECONDS)
     questions = zipf(bench.count(_QUERIES), bench.count(_NAMES))
 
-    def measure(redis_port: int) -> dict[str, float]:
+    def measure(redis_port: int, *, hung: bool = False) -> dict[str, float]:
         redis_server.forget(redis)
         replicas = [
             bench.heimdall(name=f"replica {number + 1}", upstream=upstream, redis=redis_port)
             for number in range(_REPLICAS)
         ]
         bench.progress.say(f"{len(questions)} queries {'with' if redis_port else 'without'} Redis")
-        found = probe(
-            [server.port for server in replicas], [(to, dns.query(name, 0)) for to, name in questions], _OFFERED
-        )
-        sample = _shares(replicas, len(questions)) | _latencies(questions, found, shared=bool(redis_port))
+        with redis_server.hung(redis) if hung else nullcontext():
+            found = probe(
+                [server.port for server in replicas], [(to, dns.query(name, 0)) for to, name in questions], _OFFERED
+            )
+        shared = bool(redis_port) and not hung
+        sample = _shares(replicas, len(questions)) | _latencies(questions, found, shared=shared)
         bench.stop(*replicas)
         return sample
 
@@ -49,6 +52,7 @@ def _fleet(bench: Bench) -> list[Row]:
         bench,
         [
             Subject("with Redis", "variant", lambda _: measure(distant)),
+            Subject("Redis hung", "variant", lambda _: measure(distant, hung=True)),
             Subject("without Redis", "variant", lambda _: measure(0)),
         ],
     )
@@ -106,10 +110,11 @@ def _shares(replicas: Sequence[Server], queries: int) -> dict[str, float]:
 SCENARIOS = (
     Scenario(
         name="fleet",
-        title="Three replicas, with and without Redis",
+        title="Three replicas, with Redis, with one that hangs, and without",
         about=f"{_QUERIES} queries for {_NAMES} names, popular as Zipf says, {_OFFERED} a second, spread at random "
         f"over {_REPLICAS} replicas that start empty; upstream {_UPSTREAM_SECONDS * 1000:g} ms away, Redis "
-        f"{_REDIS_SECONDS * 1000:g} ms. Shares and upstream queries are the replicas' own counters.",
+        f"{_REDIS_SECONDS * 1000:g} ms, or stopped (SIGSTOP) before the first query. Shares and "
+        "upstream queries are the replicas' own counters.",
         run=_fleet,
         rounds=2,
         shown=(
