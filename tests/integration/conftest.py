@@ -16,7 +16,14 @@ import redis
 import trustme
 
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
-from tests.fakes import PATIENCE, eventually, unused_port
+from tests.fakes import PATIENCE, ThreadWithALoop, eventually, unused_port
+
+
+@pytest.fixture(autouse=True)
+def loops_go_with_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server runs in a thread waits in a loop of its own here, which has files open."""
+    for module in ("bus", "redis_cache", "warming"):
+        monkeypatch.setattr(f"heimdall_lib.shared_cache.{module}.Thread", ThreadWithALoop)
 
 
 class RedisServer:

@@ -30,7 +30,6 @@ from tests.fakes import (
     Peer,
     StreamServer,
     Threads,
-    ThreadWithALoop,
     ask,
     eventually,
     good_reply,
@@ -138,9 +137,8 @@ MakeReplica = Callable[..., RedisReplica]
 
 
 @pytest.fixture
-def replica_of(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeReplica]:
+def replica_of(redis_server: RedisServer) -> Iterator[MakeReplica]:
     """Make a replica of the test's Redis, or of another target, and wait until it is in use."""
-    monkeypatch.setattr("heimdall_lib.shared_cache.redis_cache.Thread", ThreadWithALoop)
     with ExitStack() as stack:
 
         def make(
