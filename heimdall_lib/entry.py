@@ -71,11 +71,6 @@ def message_of(entry: Entry) -> bytes:
     return entry[_HEADER.size + 2 * _HEADER.unpack_from(entry)[3] :]
 
 
-def rcode_of(entry: Entry) -> int:
-    """Return the entry's response code."""
-    return message_of(entry)[3] & wire.RCODE_MASK
-
-
 def same_answer(one: Entry, other: Entry) -> bool:
     """Say whether two answers to one question tell a client the same.
 

@@ -66,25 +66,26 @@ class ReadyAnswers:
             words = data[2:]
             ready = find(words)
             if ready is not None and now < ready[0] and held(ready[1]) is ready[2]:
-                answer, rcode = data[:2] + ready[3], ready[4]
-            else:
-                hit = plain(data, now)
-                if hit is None:
-                    rest.append(datagram)
-                    continue
-                answer, key, entry = hit
-                rcode = answer[3] & wire.RCODE_MASK
-                slot = hash(words) % _MAX_ASKED
-                if asked[slot] == second:
-                    self._answers[words] = (entries.unchanged_until(entry, now), key, entry, answer[2:], rcode)
-                else:  # popular is what is asked again and again: once a second is enough to know
-                    popularity[key] += 1
-                    asked[slot] = second
-            if peer in known or admits(peer, now):
-                answers.append((answer, peer))
-                rcodes.append(rcode)
+                answer, rcode, hit = data[:2] + ready[3], ready[4], None
+            elif hit := plain(data, now):
+                answer, rcode = hit[0], hit[0][3] & wire.RCODE_MASK
             else:
                 rest.append(datagram)
+                continue
+            if peer not in known and not admits(peer, now):
+                rest.append(datagram)
+                continue
+            answers.append((answer, peer))
+            rcodes.append(rcode)
+            if hit is None:
+                continue
+            _, key, entry = hit
+            slot = hash(words) % _MAX_ASKED
+            if asked[slot] == second:
+                self._answers[words] = (entries.unchanged_until(entry, now), key, entry, answer[2:], rcode)
+            else:  # popular is what is asked again and again: once a second is enough to know
+                popularity[key] += 1
+                asked[slot] = second
         return answers, rcodes, rest
 
     def keep(self, data: bytes, query: Query, entry: Entry, answer: bytes, now: float) -> None:

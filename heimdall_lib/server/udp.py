@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from gevent.server import DatagramServer
 from gevent.socket import wait_write
 
-from heimdall_lib.datagrams import BATCH, Peer, datagrams
+from heimdall_lib.datagrams import Peer, datagrams
+from heimdall_lib.mmsg import BATCH
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
 from heimdall_lib.server.misses import Misses

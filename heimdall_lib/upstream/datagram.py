@@ -15,8 +15,9 @@ import time
 
 from gevent import get_hub
 
-from heimdall_lib.datagrams import BATCH, ConnectedDatagrams, connected_datagrams
+from heimdall_lib.datagrams import ConnectedDatagrams, connected_datagrams
 from heimdall_lib.errors import UpstreamError
+from heimdall_lib.mmsg import BATCH
 from heimdall_lib.pause import Pause
 from heimdall_lib.settings import UpstreamServer
 from heimdall_lib.wire import is_reply_to

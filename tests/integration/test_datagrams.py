@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from heimdall_lib.datagrams import (
-    BATCH,
     Batched,
     ConnectedBatched,
     ConnectedDatagrams,
@@ -19,6 +18,7 @@ from heimdall_lib.datagrams import (
     connected_datagrams,
     datagrams,
 )
+from heimdall_lib.mmsg import BATCH
 from tests.fakes import unused_port
 
 Pair = tuple[socket.socket, socket.socket]

@@ -108,7 +108,6 @@ def test_an_entry_gives_back_what_it_was_made_of(made: Made, stored_at: float, l
     entry = entries.make(made.message(), made.ttl_offsets, stored_at=stored_at, lifetime=lifetime, stale=stale)
 
     assert entries.message_of(entry) == made.message()
-    assert entries.rcode_of(entry) == made.rcode
     assert entries.stored_at(entry) == stored_at
     assert entries.expires_at(entry) == stored_at + lifetime
     assert entries.stale_until(entry) == stored_at + lifetime + stale

@@ -70,11 +70,6 @@ def test_the_message_is_as_it_was_stored() -> None:
     assert entries.message_of(entry) == examined.message
 
 
-@pytest.mark.parametrize(("name", "rcode"), [("NOERROR", 0), ("NXDOMAIN", 3), ("YXRRSET", 7)])
-def test_an_entry_knows_its_response_code(name: str, rcode: int) -> None:
-    assert entries.rcode_of(entry_of(reply(NAME, rcode=name, flags="QR RA AD"))) == rcode
-
-
 def test_an_entry_may_have_no_records() -> None:
     entry = entry_of(reply(NAME))
     assert entries.render(entry, asked(), 1005.0)[12:] == ASKED

@@ -157,3 +157,12 @@ def test_what_is_asked_counts_as_popular_once_a_second(house: House) -> None:
     for instant in (now, now, now, now + 1.0, now + 1.0):
         answers.split([(ask(), PEER)], instant, (PEER,), lambda *_: False)
     assert popularity == {parsed(ask()).key: 2}
+
+
+def test_who_may_not_ask_makes_nothing_popular(house: House) -> None:
+    keep(house, ask())
+    popularity = Popularity()
+    answers = ReadyAnswers(house.memory, popularity, truncates=True)
+    asked = (ask(), "203.0.113.1")
+    assert answers.split([asked], time.monotonic(), (), lambda *_: False) == ([], [], [asked])
+    assert popularity == {}
