@@ -92,7 +92,7 @@ requirements: $(VENV)/.dev ## pin requirements*.txt anew from requirements*.in
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@for name in requirements requirements-dev; do \
 	    $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-header \
-	        --no-emit-index-url --no-emit-find-links --output-file $$name.txt $$name.in || exit; done
+	        --no-strip-extras --no-emit-index-url --no-emit-find-links --output-file $$name.txt $$name.in || exit; done
 
 .PHONY: clean
 clean: ## remove the virtual environment and everything that was made

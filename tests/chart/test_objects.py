@@ -214,7 +214,7 @@ def test_affinities_of_the_operator_and_of_the_chart_stand_beside_each_other() -
         ({"replicas": 5}, set()),
         ({"redis": {"persistence": {"storageClass": "fast"}}}, set()),
     ],
-    ids=str,
+    ids=["a setting", "a secret", "Redis's memory", "Redis's password", "replicas", "Redis's volume"],
 )
 def test_a_change_restarts_exactly_the_pods_that_must_see_it(change: dict[str, Any], restarted: set[str]) -> None:
     before, after = pod_templates(RENDERED["defaults"]), pod_templates(render(change, namespace="dns").objects)

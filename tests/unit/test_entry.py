@@ -164,6 +164,7 @@ ONE, TWO = f"{NAME}. 300 IN A 192.0.2.1", f"{NAME}. 300 IN A 192.0.2.2"
         answers(ONE, TWO, authority=["example.com. 60 IN NS ns.example."]),
         answers(ONE, TWO, flags="QR RD RA AD"),
     ],
+    ids=["the same", "order", "TTLs", "authority", "AD"],
 )
 def test_ttls_order_and_other_sections_make_no_other_answer(other: Entry) -> None:
     assert entries.same_answer(answers(ONE, TWO), other)
@@ -178,6 +179,7 @@ def test_ttls_order_and_other_sections_make_no_other_answer(other: Entry) -> Non
         answers(f"{NAME}. 300 IN CNAME a.example.", "a.example. 300 IN A 192.0.2.1"),
         answers(rcode="NXDOMAIN", authority=["example.com. 60 IN SOA ns.example. host.example. 1 2 3 4 5"]),
     ],
+    ids=["one less", "one more", "another address", "an alias", "a denial"],
 )
 def test_another_record_or_response_code_makes_another_answer(other: Entry) -> None:
     assert not entries.same_answer(answers(ONE, TWO), other)
