@@ -15,12 +15,27 @@ from typing import Any, Protocol
 
 from lru import LRU
 
-from heimdall_lib.mmsg import AVAILABLE, BATCH, MAX_MESSAGE, NAME_SIZE, Inbox, Outbox
+from heimdall_lib.mmsg import (
+    ADDRESS,
+    AVAILABLE,
+    BATCH,
+    MAX_MESSAGE,
+    NO_PEER,
+    WITH_PKTINFO,
+    WITH_PKTINFO6,
+    Inbox,
+    Outbox,
+)
 
 _MAX_QUERY = 4096  # bytes: one question and all its EDNS options fit; the rest of anything larger is cut off
 _REMEMBERED_HOSTS = 65536
 _CROWD_SECONDS = 0.00005  # a datagram that comes so soon after another was perhaps waiting with more
-_NAME_STARTS = range(0, BATCH * NAME_SIZE, NAME_SIZE)
+_IP_PKTINFO = 8  # ip(7); the socket module does not name it
+# How a socket that is bound to every address is asked to say which of them a datagram was sent to.
+_WILDCARDS = {
+    "0.0.0.0": (socket.IPPROTO_IP, _IP_PKTINFO, WITH_PKTINFO),  # noqa: S104 - looked for, not bound
+    "::": (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, WITH_PKTINFO6),
+}
 
 Peer = Any
 
@@ -135,7 +150,8 @@ class Batched:
     """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library, when there is more than one datagram.
 
     A datagram on its own is received and answered some microseconds sooner by the socket's own methods; its peer is
-    then what those make of it, a tuple, and else a ``struct sockaddr``.
+    then a tuple of what those make of it, and else a ``struct sockaddr``. A socket that is bound to every address
+    answers from the one that was asked (RFC 2181, section 4.1): the peer says which that is.
     """
 
     name = "recvmmsg and sendmmsg"
@@ -144,8 +160,13 @@ class Batched:
         """Use a bound socket that is not in blocking mode."""
         self._sock = sock
         self._fd = sock.fileno()
-        self._in = Inbox(_MAX_QUERY, named=True)
-        self._out = Outbox(named=True)
+        level, option, form = _WILDCARDS.get(sock.getsockname()[0], (0, 0, ADDRESS))
+        if form is not ADDRESS:
+            sock.setsockopt(level, option, 1)
+        self._form, self._anywhere = form, form is not ADDRESS
+        self._in = Inbox(_MAX_QUERY, form)
+        self._out = Outbox(form)
+        self._starts = range(0, BATCH * form.size, form.size)
         self._hosts: LRU[bytes, str] = LRU(_REMEMBERED_HOSTS)
         # Where the address is in struct sockaddr_in6 and struct sockaddr_in.
         self._address = slice(8, 24) if sock.family == socket.AF_INET6 else slice(4, 8)
@@ -157,13 +178,14 @@ class Batched:
         if now - self._alone_since > _CROWD_SECONDS and self._alone_since:
             self._alone_since = now
             try:
-                return [self._sock.recvfrom(_MAX_QUERY)]
+                return [self._receive_alone()]
             except BlockingIOError:
                 return []
         messages = self._in.receive(self._fd)
         self._alone_since = now if len(messages) < 2 else 0.0
-        names = bytes(self._in.names[: len(messages) * NAME_SIZE])
-        peers = [names[start : start + NAME_SIZE] for start in _NAME_STARTS[: len(messages)]]
+        size = self._form.size
+        joined = bytes(self._in.peers[: len(messages) * size])
+        peers = [joined[start : start + size] for start in self._starts[: len(messages)]]
         return list(zip(messages, peers, strict=True))
 
     def send(self, datagrams: Sequence[tuple[bytes, Peer]]) -> int:
@@ -171,17 +193,17 @@ class Batched:
         message, peer = datagrams[0]
         if isinstance(peer, tuple):
             try:
-                self._sock.sendto(message, peer)
+                self._send_alone(message, peer)
             except BlockingIOError:
                 return 0
             return 1
         messages, peers = zip(*datagrams, strict=True)
         try:
-            names = b"".join(peers)
+            joined = b"".join(peers)
         except TypeError:  # some came alone: up to the first of them
             count = next(index for index, one in enumerate(peers) if isinstance(one, tuple))
             return self._out.send(self._fd, messages[:count], b"".join(peers[:count]))
-        return self._out.send(self._fd, messages, names)
+        return self._out.send(self._fd, messages, joined)
 
     def host(self, peer: Peer) -> str:
         """See ``Datagrams``."""
@@ -195,14 +217,27 @@ class Batched:
             text = self._hosts[address] = str(ip_address(address))
         return text
 
+    def _receive_alone(self) -> tuple[bytes, Peer]:
+        if not self._anywhere:
+            return self._sock.recvfrom(_MAX_QUERY)
+        data, told, _, address = self._sock.recvmsg(_MAX_QUERY, self._form.control_size)
+        return data, (address[0], address, tuple((level, kind, self._form.routed(info)) for level, kind, info in told))
+
+    def _send_alone(self, message: bytes, peer: Peer) -> None:
+        if not self._anywhere:
+            self._sock.sendto(message, peer)
+            return
+        _, address, told = peer
+        self._sock.sendmsg((message,), told, 0, address)
+
 
 class ConnectedBatched:
     """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library."""
 
     def __init__(self) -> None:
         """Allocate the buffers; the pages that no message touches cost nothing."""
-        self._in = Inbox(MAX_MESSAGE, named=False)
-        self._out = Outbox(named=False)
+        self._in = Inbox(MAX_MESSAGE, NO_PEER)
+        self._out = Outbox(NO_PEER)
 
     def receive(self, sock: socket.socket) -> list[bytes]:
         """See ``ConnectedDatagrams``."""

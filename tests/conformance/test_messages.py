@@ -8,7 +8,7 @@ import pytest
 
 from tests.conformance.replies import replying
 from tests.support import messages
-from tests.support.client import TcpClient, addresses, exchange_bytes, extended_errors, flags, query, rcode
+from tests.support.client import TcpClient, addresses, exchange, exchange_bytes, extended_errors, flags, query, rcode
 from tests.support.messages import TO_QUESTION
 from tests.support.processes import Heimdall, Launcher
 from tests.support.upstream import Upstream
@@ -25,6 +25,15 @@ def code_of(server: Heimdall, wire: bytes) -> str:
     good = messages.query(".", messages.NS, messages.CH, message_id=0xBEEF)  # refused at once
     answer = exchange_bytes(server.address, wire, good)
     return SILENCE if answer[:2] == b"\xbe\xef" else rcode(dns.message.from_wire(answer, ignore_trailing=True))
+
+
+def test_the_answer_comes_from_the_address_that_was_asked(launch: Launcher, upstream: Upstream, name: str) -> None:
+    """RFC 2181, section 4.1: a UDP answer leaves by the address that its query came to."""
+    upstream.on(name, replying("@ 300 IN A 192.0.2.1"))
+    everywhere = launch("--bind-addr", "0.0.0.0:0")
+    asked = ("127.0.0.2", everywhere.address[1])
+    assert addresses(exchange(asked, query(name))) == ["192.0.2.1"]  # a miss, whose answer comes later, and a hit
+    assert addresses(exchange(asked, query(name))) == ["192.0.2.1"]
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

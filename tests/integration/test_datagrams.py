@@ -31,12 +31,12 @@ def make(request: pytest.FixtureRequest) -> Make:
     return chosen
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
+@pytest.fixture(params=["127.0.0.1", "::1", "0.0.0.0", "::"])
 def sockets(request: pytest.FixtureRequest) -> Iterator[Pair]:
     family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as ours, socket.socket(family, socket.SOCK_DGRAM) as theirs:
-        for sock in (ours, theirs):
-            sock.bind((request.param, 0))
+        ours.bind((request.param, 0))
+        theirs.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         ours.setblocking(False)
         theirs.settimeout(5)
         yield ours, theirs
@@ -122,6 +122,24 @@ def test_answers_to_several_and_to_those_who_came_alone_go_out_in_order(make: Ma
     assert [theirs.recv(100) for _ in range(5)] == [b"1", b"2", b"3", b"1", b"2"]
 
 
+@pytest.mark.parametrize("sockets", ["0.0.0.0"], indirect=True)
+def test_a_socket_for_every_address_answers_from_the_one_that_was_asked(sockets: Pair) -> None:
+    ours, _ = sockets
+    io = Batched(ours)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.settimeout(5)
+        theirs.connect(("127.0.0.2", ours.getsockname()[1]))  # takes answers from this address alone
+        for count in (3, 1):
+            for number in range(count):
+                theirs.send(b"%d" % number)
+            received = list(io.receive())
+            assert {io.host(peer) for _, peer in received} == {"127.0.0.1"}
+            assert io.send(received) == len(received)
+            assert [theirs.recv(100) for _ in received] == [b"%d" % number for number in range(count)]
+            list(io.receive())  # of what comes next the first is alone
+            time.sleep(0.001)
+
+
 class Full(socket.socket):
     """A socket that takes no more: on loopback, none is."""
 
@@ -131,6 +149,7 @@ class Full(socket.socket):
 
 def test_a_full_socket_takes_none_for_one_that_came_alone(make: Make) -> None:
     with Full(socket.AF_INET, socket.SOCK_DGRAM) as full:
+        full.bind(("127.0.0.1", 0))
         assert make(full).send([(b"answer", ("127.0.0.1", 53))]) == 0
 
 
