@@ -1,11 +1,16 @@
 # Heimdall's commands; `make help` lists them.
 #   ARGS       flags for the server:   make run ARGS="--log-level debug"
 #   TEST_ARGS  arguments for pytest:   make test TEST_ARGS="tests/unit -k wire"
+#   JOBS       processes for pytest:   make test JOBS=1   (4, or none of their own with TEST_ARGS)
 #   PYTHON     the Python for .venv:   make run PYTHON=python3.12   (after make clean)
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+# Most tests wait for real processes. A part of them is sooner there in one process.
+JOBS ?= $(if $(TEST_ARGS),0,4)
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses $(JOBS) --dist worksteal
 IMAGE := heimdall
 SOURCES := heimdall.py heimdall_lib tests benchmarks charts
 COVERAGE_MINIMUM := 95
@@ -36,30 +41,31 @@ run: $(VENV)/.runtime ## start the server (ARGS="--flag …")
 .PHONY: test
 test: $(VENV)/.dev ## run the tests (TEST_ARGS="…" for pytest)
 	@.ci/install-test-programs
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(PYTEST) $(PARALLEL) $(TEST_ARGS)
 
 .PHONY: check
 check: lint coverage ## everything that must hold: format, lint, types, floors, tests, coverage
 
 .PHONY: lint
-lint: $(VENV)/.dev ## format, lint, types, floors and the Dockerfile, without the tests
+lint: $(VENV)/.dev ## format, lint, types, floors, weaknesses and the Dockerfile, without the tests
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(wildcard $(SOURCES))
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive heimdall.py heimdall_lib
 	@$(BIN)/hadolint Dockerfile
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
 	@.ci/install-test-programs
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --cov --cov-report= $(TEST_ARGS)
+	@$(PYTEST) $(PARALLEL) --cov --cov-report= $(TEST_ARGS)
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM)
 	@$(BIN)/coverage report --include='$(FLOOR_FILES)' --fail-under=100
 
 .PHONY: conformance
 conformance: $(VENV)/.dev ## run the tests of docs/conformance.md: what the RFCs ask, over real sockets, about a minute
-	@$(BIN)/python -m pytest tests/conformance $(TEST_ARGS)
+	@$(PYTEST) $(PARALLEL) tests/conformance $(TEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
@@ -72,7 +78,7 @@ bench-report: $(VENV)/.runtime ## write the last measurement into docs/performan
 
 .PHONY: test-container
 test-container: $(VENV)/.dev ## build and run the image and the compose stack (needs a Docker engine)
-	@$(BIN)/python -m pytest -m container tests/container $(TEST_ARGS)
+	@$(PYTEST) -m container tests/container $(TEST_ARGS)
 
 .PHONY: format
 format: $(VENV)/.dev ## format the code and fix what can be fixed
@@ -93,6 +99,12 @@ requirements: $(VENV)/.dev ## pin requirements*.txt anew from requirements*.in
 	@for name in requirements requirements-dev; do \
 	    $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-header \
 	        --no-strip-extras --no-emit-index-url --no-emit-find-links --output-file $$name.txt $$name.in || exit; done
+
+.PHONY: audit
+audit: $(VENV)/.dev ## look the pinned requirements up among known vulnerabilities (asks the internet)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.txt
+	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements-dev.txt
 
 .PHONY: clean
 clean: ## remove the virtual environment and everything that was made
