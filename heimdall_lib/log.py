@@ -1,14 +1,22 @@
 """How the process logs: one line an event on standard error, as text or as JSON.
 
-Rules: a line is one line whatever is in it, so that no name or peer can forge another; nothing here logs by itself.
+Rules: a line is one line whatever is in it, so that no name or peer can forge another; writing never waits, for a query
+would wait with it: lines that standard error does not take are dropped, and counted in the next that it takes.
 """
 
 import json
 import logging
+import os
+import select
 import sys
 from datetime import UTC, datetime
 
+from gevent import monkey
+
 ROOT = "heimdall"
+
+_ATOMIC = select.PIPE_BUF  # bytes that a pipe takes whole once it is writable, and without anybody else's in between
+_poll = monkey.get_original("select", "poll")  # gevent's own would let others run, which the event loop must not
 
 
 class TextFormatter(logging.Formatter):
@@ -51,9 +59,48 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class Lines(logging.Handler):
+    """Writes lines to a descriptor, as far as whoever reads it keeps up."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to ``descriptor``, which stays in blocking mode: others may share it."""
+        super().__init__()
+        self._descriptor = descriptor
+        self._writable = _poll()
+        self._writable.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+        self._torn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line, or drop it."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a record that cannot be put into words is logging's to complain of
+            self.handleError(record)
+            return
+        if self._dropped and self._write(self.format(_missing(self._dropped))):
+            self._dropped = 0
+        if self._dropped or not self._write(line):
+            self._dropped += 1
+
+    def _write(self, line: str) -> bool:
+        """Write a line; False when not all of it was taken, and then the next begins after a line break."""
+        rest = ("\n" * self._torn + line + "\n").encode(errors="backslashreplace")
+        size = len(rest)
+        try:
+            while rest and self._writable.poll(0):
+                rest = rest[os.write(self._descriptor, rest[:_ATOMIC]) :]
+        except OSError:  # nobody will ever read it, or its disk is full
+            pass
+        if len(rest) < size:
+            self._torn = bool(rest)
+        return not rest
+
+
 def configure(level: str, form: str, worker: int = 0) -> None:
     """Send every Heimdall log line of ``level`` and above to standard error, as ``text`` or ``json``."""
-    handler = logging.StreamHandler(sys.stderr)
+    # Closed from the start, its number is that of any socket.
+    handler = logging.NullHandler() if sys.stderr is None else Lines(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter(worker) if form == "json" else TextFormatter(worker))
     root = logging.getLogger(ROOT)
     root.handlers[:] = [handler]
@@ -64,6 +111,11 @@ def configure(level: str, form: str, worker: int = 0) -> None:
 def set_level(level: str) -> None:
     """Log ``level`` (``debug``, ``info``, ``warning``, ``error``) and above."""
     logging.getLogger(ROOT).setLevel(level.upper())
+
+
+def _missing(count: int) -> logging.LogRecord:
+    text = "%d log lines were dropped: standard error did not take them"
+    return logging.LogRecord(f"{ROOT}.log", logging.WARNING, __file__, 0, text, (count,), None)
 
 
 def _instant(record: logging.LogRecord) -> str:

@@ -25,6 +25,7 @@ from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.replica import Replica
 from heimdall_lib.resolver import Resolver
 from heimdall_lib.responder import Responder
+from heimdall_lib.server import listen
 from heimdall_lib.server.listen import Sockets
 from heimdall_lib.server.misses import Misses
 from heimdall_lib.server.tcp import TcpBounds, TcpServer
@@ -42,6 +43,7 @@ _PURGE_STEP = 500  # entries taken out of L1 before others get their turn: well 
 _PROBE_SECONDS = 0.5
 _SELF_QUERY_SECONDS = 1.0
 _REDIS_STOP_SECONDS = 1.0
+_FINISH_POLL_SECONDS = 0.01
 
 
 class Server:
@@ -98,7 +100,7 @@ class Server:
             stats=stats,
         )
         self._misses = Misses(settings.max_inflight, stats)
-        bounds = TcpBounds(idle_timeout=settings.tcp_idle_timeout, max_connections=settings.max_tcp_connections)
+        bounds = TcpBounds(settings.tcp_idle_timeout, listen.room_for(settings.max_tcp_connections))
         inner = self._responder, self._misses, stats
         pairs = [sockets.dns(endpoint, shared=shared) for endpoint in settings.bind_addr]
         self._udp = [UdpServer(datagrams, *inner) for datagrams, _ in pairs]
@@ -123,16 +125,21 @@ class Server:
         self.settled.set("")
 
     def stop(self) -> None:
-        """Read no more, finish what is in flight, and let go."""
+        """Answer what came in before, finish what is in flight, and let go.
+
+        What comes in until then is answered from memory, and else SERVFAIL, so that its client asks another server.
+        """
         for udp in self._udp:
-            udp.do_read()  # what came in before the end is answered too
-            udp.stop_accepting()
+            udp.answer_waiting()
+            udp.shed_misses()
         for tcp in self._tcp:
-            tcp.close()
             tcp.hang_up()
-        if not self._misses.wait(self._settings.query_timeout):
-            log.warning("%d queries are left unanswered", self._stats.inflight)
+        if not self._finished():
+            log.warning(
+                "%d queries are left unanswered, %d connections open", self._stats.inflight, self._stats.tcp_connections
+            )
         for udp in self._udp:
+            udp.answer_waiting()
             udp.flush()
             udp.close()
         self._warming.stop(_REDIS_STOP_SECONDS)
@@ -185,6 +192,15 @@ class Server:
     def unready(self) -> str:
         """Return why clients should go elsewhere, though this process, once started, always answers."""
         return "warming" if self._warming.describe().cold else ""
+
+    def _finished(self) -> bool:
+        """Wait until nothing is in flight and no client connected, as long as a query may take; say if it is so."""
+        deadline = time.monotonic() + self._settings.query_timeout
+        while self._stats.inflight or self._stats.tcp_connections:
+            if time.monotonic() >= deadline:
+                return False
+            gevent.sleep(_FINISH_POLL_SECONDS)
+        return True
 
     def _purge(self) -> None:
         while True:

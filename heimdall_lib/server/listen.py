@@ -1,6 +1,9 @@
 """The sockets that clients reach Heimdall on."""
 
+import contextlib
+import logging
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +11,33 @@ from contextlib import contextmanager
 from heimdall_lib.errors import ListenError
 from heimdall_lib.settings import Endpoint
 
-_BACKLOG = 1024
+log = logging.getLogger("heimdall.server")
+
+BACKLOG = 1024  # connections that may wait to be accepted
 _RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes: what a burst may fill while a batch is answered; the kernel may grant less
+
+_OWN_FILES = 256  # descriptors for all else: upstream servers (dozens at most), Redis, HTTP, the event loop
+
+
+def room_for(connections: int) -> int:
+    """Let the process have the files that so many connections need; return how many connections there is room for.
+
+    The soft limit of open files is raised as far as the hard one allows. Where that is not enough, some are left for
+    everything else: without a socket to an upstream server, nothing that is not in memory could be answered.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = connections + _OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        allowed = allowed if hard == resource.RLIM_INFINITY else max(soft, min(allowed, hard))
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = min(connections, max(allowed - _OWN_FILES, allowed // 2))
+    if room < connections:
+        log.warning(
+            "%d TCP connections at most instead of %d: the limit of open files is %d", room, connections, allowed
+        )
+    return room
 
 
 class Sockets:
@@ -22,7 +50,7 @@ class Sockets:
     def tcp(self, endpoint: Endpoint) -> socket.socket:
         """Return a TCP socket that listens on ``endpoint``; raises ListenError."""
         sock = self._bind(endpoint, socket.SOCK_STREAM)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         return sock
 
     def dns(self, endpoint: Endpoint, *, shared: bool = False) -> tuple[socket.socket, socket.socket]:
@@ -32,7 +60,7 @@ class Sockets:
         With ``shared``, other processes of the same user may have the address at the same time (SO_REUSEPORT).
         """
         datagrams, stream = self._pair(endpoint, shared=shared)
-        stream.listen(_BACKLOG)
+        stream.listen(BACKLOG)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         return datagrams, stream
 

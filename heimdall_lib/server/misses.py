@@ -40,13 +40,6 @@ class Misses:
             hub.loop.run_callback(runner.switch, function, args)
         return True
 
-    def wait(self, timeout: float) -> bool:
-        """Wait for ``timeout`` seconds at most until none is left; say whether that is so."""
-        with gevent.Timeout(timeout, False):
-            while self._stats.inflight:
-                gevent.sleep(0.01)
-        return not self._stats.inflight
-
     def _run(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         """Run one call after the other, waiting in the loop in between, while there is room among the idle."""
         this, hub, idle = getcurrent(), gevent.get_hub(), self._idle

@@ -5,6 +5,7 @@ over one query or opens too much is cut off; a client that has closed its side s
 """
 
 import contextlib
+import logging
 import socket
 import time
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ from gevent.socket import wait_read
 
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
+from heimdall_lib.server.listen import BACKLOG
 from heimdall_lib.server.misses import Misses
 from heimdall_lib.stats import Stats
 from heimdall_lib.wire import UINT16
 
+log = logging.getLogger("heimdall.server")
+
 _PREFIX = 2  # octets of length before each message (RFC 1035, section 4.2.2)
 _READ_SIZE = 65536
 _MAX_PENDING = 256  # queries of one connection that wait at once; it is read no further until one is answered
+_REST_SECONDS = 0.25  # before connections are accepted again, after the system had no room for one
+_SILENT_SECONDS = 10.0  # before the log says so again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +52,54 @@ class TcpServer(StreamServer):  # type: ignore[misc]
         self._stats = stats
         self._bounds = bounds
         self._connections: set[Connection] = set()
+        self._silent_until = 0.0
         super().__init__(sock)
+
+    def do_read(self) -> tuple[socket.socket, tuple[Any, ...]] | None:
+        """Accept a connection, if one waits and the system has room for it (gevent would log each try at length)."""
+        try:
+            accepted: tuple[socket.socket, tuple[Any, ...]] | None = super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            if (now := time.monotonic()) >= self._silent_until:
+                log.warning("cannot accept connections for the moment: %s", error.strerror)
+                self._silent_until = now + _SILENT_SECONDS
+            self.stop_accepting()
+            self._timer = self.loop.timer(_REST_SECONDS)  # gevent's own, which ends with the server
+            self._timer.start(self.start_accepting)
+            return None
+        return accepted
+
+    def do_handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        """Serve one connection, or close it: in the loop, since many are accepted before the first is served."""
+        if self._stats.tcp_connections >= self._bounds.max_connections:
+            self._stats.dropped["connection_limit"] += 1
+            sock.close()
+            return
+        self._stats.tcp_connections += 1
+        super().do_handle(sock, address)
 
     def handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Serve one connection until it ends; gevent closes the socket."""
-        if self._stats.tcp_connections >= self._bounds.max_connections:
-            self._stats.dropped["connection_limit"] += 1
-            return
-        self._stats.tcp_connections += 1
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, address[0], self._responder, self._misses, self._bounds.idle_timeout)
         self._connections.add(connection)
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.closed:
+                connection.stop_reading()
             connection.serve()
         finally:
             self._connections.discard(connection)
             self._stats.tcp_connections -= 1
 
     def hang_up(self) -> None:
-        """Read no more queries from the connections that are open; what they have asked is still answered."""
+        """Take the connections that wait, and no more; from all of them read what has been sent, and no more."""
+        for _ in range(BACKLOG):
+            if not (accepted := self.do_read()):
+                break
+            self.do_handle(*accepted)
+        self.close()
         for connection in list(self._connections):
             connection.stop_reading()
 

@@ -21,6 +21,7 @@ from heimdall_lib.stats import Stats
 log = logging.getLogger("heimdall.server")
 
 _SEND_SECONDS = 1.0  # how long answers wait for a socket that takes no more
+_MAX_WAITING = 16384  # datagrams: more than a receive buffer holds, so that a flood does not hold up the end
 
 
 class UdpServer(DatagramServer):  # type: ignore[misc]
@@ -32,6 +33,7 @@ class UdpServer(DatagramServer):  # type: ignore[misc]
         self._misses = misses
         self._stats = stats
         self._outbox: list[tuple[bytes, Peer]] = []
+        self._shedding = False
         super().__init__(sock, spawn=None)
 
     def init_socket(self) -> None:
@@ -41,22 +43,37 @@ class UdpServer(DatagramServer):  # type: ignore[misc]
 
     def do_read(self) -> None:
         """Answer a batch of the datagrams that wait; the loop comes back for the rest."""
+        self._answer_batch()
+
+    def answer_waiting(self) -> None:
+        """Answer all datagrams that wait."""
+        for _ in range(_MAX_WAITING // BATCH):
+            if not self._answer_batch():
+                return
+
+    def shed_misses(self) -> None:
+        """From now on answer what is in memory, and everything else SERVFAIL."""
+        self._shedding = True
+
+    def _answer_batch(self) -> bool:
+        """Answer a batch of the datagrams that wait; say whether there were any."""
         io, begin = self.io, self._responder.begin
         try:
             batch = io.receive()
         except OSError:
             log.exception("cannot read datagrams")
-            return
+            return False
         answers, rest = self._responder.ready(batch, io.host, "udp")
         for data, peer in rest:
             answer = begin(data, io.host(peer), "udp")
             if isinstance(answer, Query):
-                if self._misses.run(self._finish, answer, peer):
+                if not self._shedding and self._misses.run(self._finish, answer, peer):
                     continue
                 answer = self._responder.shed(answer)
             if answer:
                 answers.append((answer, peer))
         self._send(answers)
+        return bool(batch)
 
     def handle(self, _data: bytes, _peer: Peer) -> None:
         """Never called: ``do_read`` hands nothing on. gevent wants the method to be there."""

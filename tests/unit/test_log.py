@@ -23,8 +23,8 @@ def fixture_root() -> Iterator[logging.Logger]:
     root.setLevel(before[0])
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    captured = capsys.readouterr()
+def lines(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capfd.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()
 
@@ -37,10 +37,10 @@ def logger(form: str, level: str = "info") -> logging.Logger:
 # Text
 
 
-def test_a_line_says_when_how_grave_who_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_says_when_how_grave_who_and_what(capfd: pytest.CaptureFixture[str]) -> None:
     before = datetime.now(UTC)
     logger("text").warning("%d of %s", 3, "them")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     instant, _, rest = line.partition(" ")
     assert rest == "WARNING heimdall.test: 3 of them"
     assert instant.endswith("Z")
@@ -48,24 +48,24 @@ def test_a_line_says_when_how_grave_who_and_what(capsys: pytest.CaptureFixture[s
     assert abs((datetime.fromisoformat(instant) - before).total_seconds()) < 60
 
 
-def test_nothing_in_a_message_makes_a_second_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_in_a_message_makes_a_second_line_of_text(capfd: pytest.CaptureFixture[str]) -> None:
     logger("text").info("query for %s", FORGED)
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert line.isprintable()
     assert line.endswith(r"query for x\n2026-01-01T00:00:00.000Z INFO heimdall.app: all is well\r\x1b[2J\u2028\x85")
 
 
-def test_letters_of_any_language_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_letters_of_any_language_stay_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     logger("text").info("Grüße 世界")
-    assert lines(capsys)[0].endswith(": Grüße 世界")
+    assert lines(capfd)[0].endswith(": Grüße 世界")
 
 
-def test_an_exception_is_in_the_same_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_in_the_same_line_of_text(capfd: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError(FORGED)
     except ValueError:
         logger("text").exception("it failed")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert "ERROR heimdall.test: it failed | Traceback" in line
     assert "ValueError: x\\n2026" in line
     assert line.isprintable()
@@ -74,44 +74,44 @@ def test_an_exception_is_in_the_same_line_of_text(capsys: pytest.CaptureFixture[
 # JSON
 
 
-def test_a_line_of_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_json_holds_the_same(capfd: pytest.CaptureFixture[str]) -> None:
     logger("json").warning("%d of %s", 3, "them")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     read = json.loads(line)
     assert datetime.fromisoformat(read.pop("time")).tzinfo is not None
     assert read == {"level": "warning", "logger": "heimdall.test", "message": "3 of them"}
 
 
-def test_nothing_in_a_message_makes_a_second_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_in_a_message_makes_a_second_line_of_json(capfd: pytest.CaptureFixture[str]) -> None:
     logger("json").info("query for %s", FORGED)
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert json.loads(line)["message"] == "query for " + FORGED
 
 
-def test_an_exception_is_in_the_same_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_in_the_same_line_of_json(capfd: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError(FORGED)
     except ValueError:
         logger("json").exception("it failed")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert json.loads(line)["exception"].startswith("Traceback")
     assert json.loads(line)["exception"].endswith("ValueError: " + FORGED)
 
 
-def test_a_query_is_an_object_in_json_and_only_a_message_in_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_is_an_object_in_json_and_only_a_message_in_text(capfd: pytest.CaptureFixture[str]) -> None:
     fields = {"name": "www.example.com", "microseconds": 12}
     logger("json").info("query", extra={"query": fields})
     logger("text").info("query name=www.example.com", extra={"query": fields})
-    in_json, in_text = lines(capsys)
+    in_json, in_text = lines(capfd)
     assert json.loads(in_json)["query"] == fields
     assert in_text.endswith(": query name=www.example.com")
 
 
-def test_a_workers_lines_say_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_workers_lines_say_whose_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     for form in ("text", "json"):
         log.configure("info", form, worker=2)
         logging.getLogger("heimdall.test").info("at work")
-    in_text, in_json = lines(capsys)
+    in_text, in_json = lines(capfd)
     assert in_text.partition(" ")[2] == "INFO [worker 2] heimdall.test: at work"
     assert json.loads(in_json)["worker"] == 2
 
@@ -129,30 +129,30 @@ def test_a_workers_lines_say_whose_they_are(capsys: pytest.CaptureFixture[str]) 
     ],
 )
 def test_what_is_below_the_level_is_not_logged(
-    level: str, logged: list[str], capsys: pytest.CaptureFixture[str]
+    level: str, logged: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     one = logger("json", level)
     for name in ("debug", "info", "warning", "error"):
         getattr(one, name)("message")
-    assert [json.loads(line)["level"] for line in lines(capsys)] == logged
+    assert [json.loads(line)["level"] for line in lines(capfd)] == logged
 
 
-def test_the_level_can_be_changed_later(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_level_can_be_changed_later(capfd: pytest.CaptureFixture[str]) -> None:
     one = logger("text", "error")
     log.set_level("debug")
     one.debug("seen")
     log.set_level("error")
     one.warning("not seen")
-    assert len(lines(capsys)) == 1
+    assert len(lines(capfd)) == 1
 
 
-def test_configuring_again_takes_the_place_of_what_was(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuring_again_takes_the_place_of_what_was(capfd: pytest.CaptureFixture[str]) -> None:
     logger("text")
     logger("json").info("once")
-    assert [json.loads(line)["message"] for line in lines(capsys)] == ["once"]
+    assert [json.loads(line)["message"] for line in lines(capfd)] == ["once"]
 
 
-def test_nobody_elses_handlers_see_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_elses_handlers_see_the_lines(capfd: pytest.CaptureFixture[str]) -> None:
     one = logger("text")
     foreign = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(foreign)
@@ -160,4 +160,4 @@ def test_nobody_elses_handlers_see_the_lines(capsys: pytest.CaptureFixture[str])
         one.info("once")
     finally:
         logging.getLogger().removeHandler(foreign)
-    assert len(lines(capsys)) == 1
+    assert len(lines(capfd)) == 1

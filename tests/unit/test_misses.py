@@ -241,25 +241,3 @@ def test_of_a_large_burst_a_few_hundred_greenlets_are_kept(house: House) -> None
     assert len(first) == len(again) == 900
     assert 0 < len(first & again) < 900
     assert len([one for one in first if not one.dead]) == len(first & again)
-
-
-# Waiting for the last
-
-
-def test_there_is_nothing_to_wait_for(house: House) -> None:
-    assert house.misses.wait(0.0)
-
-
-def test_the_last_is_waited_for(house: House) -> None:
-    house.misses.run(house.hold, "last")
-    gevent.spawn_later(0.02, house.release)
-    assert house.misses.wait(PATIENCE)
-    assert house.done == ["last"]
-
-
-def test_the_wait_has_an_end(house: House) -> None:
-    house.misses.run(house.hold, "later")
-    assert not house.misses.wait(0.02)
-    assert house.done == []
-    house.release()
-    assert house.misses.wait(0.0)
