@@ -48,9 +48,7 @@ class MemoryCache:
         if cost > self._max_bytes:
             return
         while len(self._entries) >= self._max_entries or self.bytes + cost > self._max_bytes:
-            oldest, evicted = self._entries.popitem(least_recent=True)
-            self._forget(oldest, evicted)
-            self._stats.cache_evictions += 1
+            self._evict()
         self._entries[key] = entry
         slot = self._slot(entry)
         due = self._due.get(slot)
@@ -101,6 +99,11 @@ class MemoryCache:
                 if self._unswept:  # nobody wants the rest of the sweep
                     self._due.setdefault(slot, {}).update(self._unswept)
                     self._unswept = {}
+
+    def _evict(self) -> None:
+        """Let the least recently used entry go. Not by ``popitem``: lru-dict 1.4.1 never frees what that returns."""
+        oldest, _ = self._entries.peek_last_item() or (b"", b"")
+        self._stats.cache_evictions += self.remove(oldest)
 
     def _slot(self, entry: Entry) -> int:
         return int(stale_until(entry) / self._interval)

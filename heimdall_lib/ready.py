@@ -21,6 +21,7 @@ from heimdall_lib.popularity import Popularity
 from heimdall_lib.query import Query
 
 _MAX_ANSWERS = 32768
+_MAX_ENTRY = 2048  # bytes: with the entry that it was made of, which L1 may have let go, an answer takes twice as much
 _MAX_ASKED = 65536
 _PLAIN_OPT_SIZE = 11  # an OPT record without options: nothing in such a query is one client's own
 
@@ -81,7 +82,7 @@ class ReadyAnswers:
                 continue
             _, key, entry = hit
             slot = hash(words) % _MAX_ASKED
-            if asked[slot] == second:
+            if asked[slot] == second and len(entry) <= _MAX_ENTRY:
                 self._answers[words] = (entries.unchanged_until(entry, now), key, entry, answer[2:], rcode)
             else:  # popular is what is asked again and again: once a second is enough to know
                 popularity[key] += 1
@@ -90,6 +91,7 @@ class ReadyAnswers:
 
     def keep(self, data: bytes, query: Query, entry: Entry, answer: bytes, now: float) -> None:
         """Keep the answer that was made of ``entry`` at ``now``, if others may ask in the same words."""
-        if len(data) - wire.HEADER_SIZE - len(query.question) in (0, _PLAIN_OPT_SIZE):
+        plain = len(data) - wire.HEADER_SIZE - len(query.question) in (0, _PLAIN_OPT_SIZE)
+        if plain and len(entry) <= _MAX_ENTRY:
             until = entries.unchanged_until(entry, now)
             self._answers[data[2:]] = (until, query.key, entry, answer[2:], answer[3] & wire.RCODE_MASK)

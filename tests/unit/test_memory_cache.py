@@ -1,5 +1,7 @@
 """L1: what it keeps, what it lets go of and when."""
 
+import sys
+
 import pytest
 
 from heimdall_lib import entry as entries
@@ -96,6 +98,16 @@ def test_the_least_recently_used_entry_makes_room(stats: Stats) -> None:
     cache = filled(stats, b"a", b"b", b"c", b"d")
     assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
     assert stats.cache_evictions == 1
+
+
+def test_what_made_room_is_freed(stats: Stats) -> None:
+    key, entry = bytes(b"a" * 10), entry_of(b"1")
+    holders = sys.getrefcount(key), sys.getrefcount(entry)
+    cache = cache_of(stats)
+    cache.put(key, entry)
+    for other in (b"b", b"c", b"d"):
+        cache.put(other, entry_of())
+    assert (sys.getrefcount(key), sys.getrefcount(entry)) == holders
 
 
 def test_reading_makes_an_entry_the_most_recently_used(stats: Stats) -> None:

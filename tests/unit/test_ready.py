@@ -1,5 +1,6 @@
 """Answers that are ready give the very bytes of the general path, for as long as those would not change."""
 
+import sys
 import time
 
 import dns.message
@@ -166,3 +167,21 @@ def test_who_may_not_ask_makes_nothing_popular(house: House) -> None:
     asked = (ask(), "203.0.113.1")
     assert answers.split([asked], time.monotonic(), (), lambda *_: False) == ([], [], [asked])
     assert popularity == {}
+
+
+@pytest.mark.parametrize("size", [100, 60_000])
+def test_only_a_small_entry_is_held_on_to_when_l1_has_let_it_go(house: House, size: int) -> None:
+    answers = ReadyAnswers(house.memory, Popularity(), truncates=False)
+    query = parsed(ask())
+    message = stored(query.key, age=0.0, lifetime=300.0)
+    entry = entries.make(
+        entries.message_of(message) + bytes(size), (), stored_at=time.monotonic(), lifetime=300.0, stale=0.0
+    )
+    holders = sys.getrefcount(entry)
+    house.memory.put(query.key, entry)
+    now = time.monotonic()
+    answers.keep(ask(), query, entry, b"\0\0\x80\x80answer", now)
+    for _ in range(3):
+        answers.split([(ask(edns=True), PEER)], now, (PEER,), lambda *_: False)
+    house.memory.remove(query.key)
+    assert (sys.getrefcount(entry) == holders) is (size > 100)
