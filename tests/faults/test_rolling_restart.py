@@ -27,7 +27,7 @@ def test_three_replicas_restarted_in_turn_under_load_lose_no_query(
 
     replicas = {backend: start(backend) for backend in backends}
     with Balancer(backends) as balancer:
-        balancer.wait_until_ready(set(backends))
+        balancer.wait_until_ready(backends)
         with Load(balancer.address, [*KEPT, *BRIEF]) as load:
             load.go_on()
             for backend in backends:

@@ -4,7 +4,7 @@ import itertools
 import selectors
 import socket
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -58,9 +58,9 @@ class Balancer:
         for sock in (self._sock, *self._links.values()):
             sock.close()
 
-    def wait_until_ready(self, backends: Set[Backend]) -> None:
+    def wait_until_ready(self, backends: Collection[Backend]) -> None:
         """Wait until just these are ready."""
-        eventually(lambda: self.ready == backends)
+        eventually(lambda: self.ready == set(backends))
 
     def _probe(self) -> None:
         while not self._ending.wait(_PROBE_SECONDS):
