@@ -63,11 +63,12 @@ class UdpServer(DatagramServer):  # type: ignore[misc]
         except OSError:
             log.exception("cannot read datagrams")
             return False
+        shedding = self._shedding or (len(batch) == BATCH and io.crowded())
         answers, rest = self._responder.ready(batch, io.host, "udp")
         for data, peer in rest:
             answer = begin(data, io.host(peer), "udp")
             if isinstance(answer, Query):
-                if not self._shedding and self._misses.run(self._finish, answer, peer):
+                if not shedding and self._misses.run(self._finish, answer, peer):
                     continue
                 answer = self._responder.shed(answer)
             if answer:

@@ -211,6 +211,41 @@ def test_clients_that_vanish_before_their_answer_leave_nothing_behind(heimdall: 
     eventually(lambda: open_files(server.pid) <= files + 1)
 
 
+# Overload
+
+
+def waiting(port: int) -> int:
+    """Return how many bytes the datagrams take that a socket has received and nobody has read."""
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return next(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def test_in_a_flood_hits_are_answered_and_misses_sent_elsewhere_until_it_is_over(
+    heimdall: Launcher, known: Upstream
+) -> None:
+    server = heimdall()
+    server.ask(NAME)
+    room = 2 * min(1 << 20, int(Path("/proc/sys/net/core/rmem_max").read_text()))
+    with udp_socket(server.address) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        server.send(signal.SIGSTOP)
+        sent = 0
+        while waiting(server.address[1]) < 3 * room // 4:
+            name = f"miss{sent}.example.com" if sent % 8 == 0 else NAME
+            sock.send(query(name, id=sent).to_wire())
+            sent += 1
+        server.send(signal.SIGCONT)
+        found = [dns.message.from_wire(sock.recv(65535)) for _ in range(sent)]
+    hits = [message for message in found if message.id % 8]
+    misses = {message.id: rcode(message) for message in found if message.id % 8 == 0}
+    assert {rcode(message) for message in hits} == {"NOERROR"}
+    assert set(misses.values()) == {"SERVFAIL", "NXDOMAIN"}
+    shed = [number for number, code in misses.items() if code == "SERVFAIL"]
+    assert max(shed) < max(misses)  # once few enough wait, the misses among them are answered
+    assert server.metric("dropped_queries_total", reason="overload") == len(shed)
+    assert rcode(server.ask("after.example.com")) == "NXDOMAIN"
+
+
 # Signals and orders under load
 
 

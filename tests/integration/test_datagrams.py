@@ -46,6 +46,27 @@ def test_nothing_waits(make: Make, sockets: Pair) -> None:
     assert list(make(sockets[0]).receive()) == []
 
 
+def test_a_socket_is_crowded_from_half_of_its_room_on_until_it_is_read(sockets: Pair) -> None:
+    ours, theirs = sockets
+    io = Batched(ours)
+    assert not io.crowded()
+    for _ in range(1000):
+        theirs.sendto(bytes(1000), ours.getsockname())
+        if crowded := io.crowded():
+            break
+    assert crowded
+    while io.receive():
+        pass
+    assert not io.crowded()
+
+
+def test_where_it_cannot_be_told_a_socket_is_never_crowded(sockets: Pair) -> None:
+    ours, theirs = sockets
+    for _ in range(1000):
+        theirs.sendto(bytes(1000), ours.getsockname())
+    assert not OneByOne(ours).crowded()
+
+
 def test_what_came_goes_back_to_who_sent_it(make: Make, sockets: Pair) -> None:
     ours, theirs = sockets
     io = make(ours)

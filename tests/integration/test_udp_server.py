@@ -34,6 +34,9 @@ class ScriptedIo:
         self.sent += [data for data, _ in datagrams[:step]]
         return step
 
+    def crowded(self) -> bool:
+        return False
+
     def host(self, peer: str) -> str:
         return peer
 
