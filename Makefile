@@ -2,6 +2,7 @@
 #   ARGS       flags for the server:   make run ARGS="--log-level debug"
 #   TEST_ARGS  arguments for pytest:   make test TEST_ARGS="tests/unit -k wire"
 #   JOBS       processes for pytest:   make test JOBS=1   (4, or none of their own with TEST_ARGS)
+#   MINUTES    how long the soak goes on:  make soak MINUTES=60
 #   PYTHON     the Python for .venv:   make run PYTHON=python3.12   (after make clean)
 
 VENV := .venv
@@ -13,6 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
 IMAGE := heimdall
 SOURCES := heimdall.py heimdall_lib tests benchmarks charts
+MINUTES := 10
 COVERAGE_MINIMUM := 95
 # The modules without I/O, and the two on which every miss waits: every branch can be reached by a test, so every one is.
 FLOORS := plain wire chain cookies rdata query reply lifetime entry flight breaker memory_cache popularity invalidations tally settings stats errors pause datagrams mmsg
@@ -68,9 +70,14 @@ conformance: $(VENV)/.dev ## run the tests of docs/conformance.md: what the RFCs
 	@$(PYTEST) $(PARALLEL) tests/conformance $(TEST_ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
+bench: $(VENV)/.runtime ## measure beside other DNS servers, about 25 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
 	@benchmarks/install-programs
 	@$(BIN)/python -m benchmarks run $(SCENARIO) $(BENCH_ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.runtime ## mixed load with outages, while what the server holds is watched (MINUTES=10)
+	@benchmarks/install-programs
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 .PHONY: bench-report
 bench-report: $(VENV)/.runtime ## write the last measurement into docs/performance.md and its charts

@@ -68,7 +68,8 @@ class Lines(logging.Handler):
         self._descriptor = descriptor
         self._writable = _poll()
         self._writable.register(descriptor, select.POLLOUT)
-        self._dropped = 0
+        self.dropped = 0
+        """How many lines were not taken since the last that was."""
         self._torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -78,10 +79,10 @@ class Lines(logging.Handler):
         except Exception:  # noqa: BLE001 - a record that cannot be put into words is logging's to complain of
             self.handleError(record)
             return
-        if self._dropped and self._write(self.format(_missing(self._dropped))):
-            self._dropped = 0
-        if self._dropped or not self._write(line):
-            self._dropped += 1
+        if self.dropped and self._write(self.format(_missing(self.dropped))):
+            self.dropped = 0
+        if self.dropped or not self._write(line):
+            self.dropped += 1
 
     def _write(self, line: str) -> bool:
         """Write a line; False when not all of it was taken, and then the next begins after a line break."""

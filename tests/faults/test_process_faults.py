@@ -225,7 +225,7 @@ def test_in_a_flood_hits_are_answered_and_misses_sent_elsewhere_until_it_is_over
 ) -> None:
     server = heimdall()
     server.ask(NAME)
-    room = 2 * min(1 << 20, int(Path("/proc/sys/net/core/rmem_max").read_text()))
+    room = 2 * min(1 << 19, int(Path("/proc/sys/net/core/rmem_max").read_text()))
     with udp_socket(server.address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         server.send(signal.SIGSTOP)

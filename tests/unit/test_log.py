@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -161,3 +162,82 @@ def test_nobody_elses_handlers_see_the_lines(capfd: pytest.CaptureFixture[str]) 
     finally:
         logging.getLogger().removeHandler(foreign)
     assert len(lines(capfd)) == 1
+
+
+# A reader that does not keep up
+
+
+def full_pipe(handler: log.Lines, reader: int) -> int:
+    """Log lines until they are dropped; return how many."""
+    os.set_blocking(reader, False)
+    count = 0
+    while not handler.dropped:
+        handler.emit(record(f"line {count}"))
+        count += 1
+    return count
+
+
+def record(message: str) -> logging.LogRecord:
+    return logging.LogRecord("heimdall.test", logging.INFO, "file", 1, message, (), None)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, log.Lines]]:
+    """The reader's end, and a handler that writes to the other."""
+    reader, writer = os.pipe()
+    handler = log.Lines(writer)
+    handler.setFormatter(log.TextFormatter())
+    yield reader, handler
+    os.close(reader)
+    os.close(writer)
+
+
+def test_lines_that_nobody_reads_are_dropped_and_counted_in_the_next_that_is_taken(pipe: tuple[int, log.Lines]) -> None:
+    reader, handler = pipe
+    count = full_pipe(handler, reader)
+    handler.emit(record("dropped too"))
+    os.read(reader, 1 << 20)
+    handler.emit(record("taken"))
+    *rest, notice, last = os.read(reader, 1 << 20).decode().splitlines()
+    assert rest == []
+    assert notice.endswith("WARNING heimdall.log: 2 log lines were dropped: standard error did not take them")
+    assert last.endswith("taken")
+    assert count > 2
+
+
+def test_a_line_that_is_cut_short_is_ended_before_the_next(pipe: tuple[int, log.Lines]) -> None:
+    reader, handler = pipe
+    handler.emit(record("long " * 100_000))
+    assert handler.dropped == 1
+    os.read(reader, 1 << 20)
+    handler.emit(record("next"))
+    torn, notice, last = os.read(reader, 1 << 20).decode().split("\n", 3)[:3]
+    assert torn == ""
+    assert "1 log lines were dropped" in notice
+    assert last.endswith("next")
+
+
+def test_without_a_reader_lines_are_dropped() -> None:
+    reader, writer = os.pipe()
+    handler = log.Lines(writer)
+    os.close(reader)
+    handler.emit(record("nobody"))
+    assert handler.dropped == 1
+    os.close(writer)
+
+
+def test_a_record_that_makes_no_line_costs_only_itself(
+    pipe: tuple[int, log.Lines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, handler = pipe
+    bad = record("%d")
+    bad.args = ("no number",)
+    handler.emit(bad)
+    handler.emit(record("good"))
+    assert os.read(reader, 1 << 20).decode().endswith("good\n")
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_closed_from_the_start_standard_error_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    logger("text").info("to nobody")
