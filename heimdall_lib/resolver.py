@@ -118,10 +118,10 @@ class Resolver:
             return Outcome("l1", entry)  # another query brought it since
         failure = self._failures.get(key, now)
         if failure is not None:
-            return self._stale(key) or Outcome("l1", failure=failure, remembered=True)
+            return self.stale(key) or Outcome("l1", failure=failure, remembered=True)
         outcome = self._fly(key, query.received_at + self.policy.query_timeout)
         if outcome is None or outcome.entry is None:
-            return self._stale(key) or outcome or Outcome("upstream", failure=_TOO_LATE)
+            return self.stale(key) or outcome or Outcome("upstream", failure=_TOO_LATE)
         return outcome
 
     def forget(self) -> None:
@@ -161,18 +161,18 @@ class Resolver:
         flight, leads = self._flights.join(key)
         if not leads:
             self._stats.coalesced_queries += 1
-        elif self._stale(key) is None:
+        elif self.stale(key) is None:
             self._guarded(self._lead, flight, key, deadline, ANY_AGE)
         else:
             self._spawn(self._guarded, self._lead, flight, key, deadline, ANY_AGE)
         if flight.outcome is not None:
             return flight.outcome
         patience = deadline - time.monotonic()
-        if self._stale(key) is not None:
+        if self.stale(key) is not None:
             patience = min(patience, 0.0 if self._upstreams.all_resting(key) else self.policy.stale_client_timeout)
         return flight.wait(patience)
 
-    def _stale(self, key: bytes) -> Outcome | None:
+    def stale(self, key: bytes) -> Outcome | None:
         """Return what L1 can still say about ``key`` though its time is over."""
         entry = self._memory.get(key)
         return Outcome("stale", entry) if entry is not None and time.monotonic() < entries.stale_until(entry) else None
@@ -221,7 +221,7 @@ class Resolver:
             if entry is not None:
                 self._flights.land(key, flight, Outcome("l2", entry))
                 return
-            stale = bool(found.message) and self._stale(key) is not None
+            stale = bool(found.message) and self.stale(key) is not None
             if not found.elsewhere or time.monotonic() >= lease_over_at or (stale and self._upstreams.all_resting(key)):
                 beside = stale  # who has something stale to serve is less patient
                 if found.elsewhere:

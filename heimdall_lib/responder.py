@@ -28,6 +28,7 @@ query_log = logging.getLogger("heimdall.query")
 # Extended DNS Errors (RFC 8914, section 4).
 _STALE_ANSWER, _CACHED_ERROR, _STALE_NXDOMAIN = 3, 13, 19
 _NOT_AUTHORITATIVE, _NOT_SUPPORTED, _OTHER = 20, 21, 0
+_SHED = Outcome("local", failure=(_OTHER, "overloaded"))
 
 P = TypeVar("P")
 
@@ -128,9 +129,9 @@ class Responder:
             return self._error(query, wire.SERVFAIL)
 
     def shed(self, query: Query) -> bytes:
-        """Return the answer to a query for which there is no room."""
+        """Return the answer to a query for which there is no room: a stale one (RFC 8767) if L1 has it, else SERVFAIL."""
         self._stats.dropped["overload"] += 1
-        return self._error(query, wire.SERVFAIL, (_OTHER, "overloaded"))
+        return self._answer(query, self._resolver.stale(query.key) or _SHED)
 
     def _begin(self, data: bytes, client: str, transport: str) -> bytes | Query:
         self._stats.queries[transport] += 1

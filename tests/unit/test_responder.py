@@ -488,6 +488,16 @@ class TestStale:
         assert house.stats.cache_stale_answers == 1
         assert sum(house.stats.durations["stale"].counts) == 1
 
+    def test_for_want_of_room_it_is_answered_stale_or_not_at_all(self, house: House) -> None:
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400))
+        known, unknown = (parsed(ask(name, edns=True)) for name in ("www.example.com.", "other.example.com."))
+        answer = house.responder.shed(known)
+        assert (rcode_of(answer), edes_of(answer)) == ("NOERROR", [(3, "")])
+        answer = house.responder.shed(unknown)
+        assert (rcode_of(answer), edes_of(answer)) == ("SERVFAIL", [(0, "overloaded")])
+        assert house.stats.dropped["overload"] == 2
+        assert house.upstreams.asked == []
+
     def test_so_does_a_stale_nxdomain(self, house: House) -> None:
         reply = examined(KEY, authority=[f"example.com. 60 SOA {SOA}"], rcode=3)
         at = time.monotonic() - 100
