@@ -129,7 +129,7 @@ class Responder:
             return self._error(query, wire.SERVFAIL)
 
     def shed(self, query: Query) -> bytes:
-        """Return the answer to a query for which there is no room: a stale one (RFC 8767) if L1 has it, else SERVFAIL."""
+        """Return the answer to a query for which there is no room: stale (RFC 8767) where L1 has one, else SERVFAIL."""
         self._stats.dropped["overload"] += 1
         return self._answer(query, self._resolver.stale(query.key) or _SHED)
 
