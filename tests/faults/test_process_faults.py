@@ -20,7 +20,7 @@ import dns.message
 import pytest
 
 from tests.support import messages
-from tests.support.client import Address, TcpClient, addresses, ask, query, rcode, ttl, udp_socket
+from tests.support.client import Address, TcpClient, addresses, ask, extended_errors, query, rcode, ttl, udp_socket
 from tests.support.load import Load
 from tests.support.processes import Heimdall, Launcher, Process, RedisServer, eventually, free_port, program
 from tests.support.upstream import HOST, Asked, Sending, Upstream
@@ -215,15 +215,18 @@ def test_clients_that_vanish_before_their_answer_leave_nothing_behind(heimdall: 
 
 
 def waiting(port: int) -> int:
-    """Return how many bytes the datagrams take that a socket has received and nobody has read."""
+    """Return how many bytes the datagrams take that a socket has received and nobody has read; 0 if it is not told.
+
+    While others open and close sockets, the kernel's list may miss one.
+    """
     rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
-    return next(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
+    return next((int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}")), 0)
 
 
 def test_in_a_flood_hits_are_answered_and_misses_sent_elsewhere_until_it_is_over(
     heimdall: Launcher, known: Upstream
 ) -> None:
-    server = heimdall()
+    server = heimdall("--query-timeout", "12", "--upstream-timeout", "11")
     server.ask(NAME)
     room = 2 * min(1 << 19, int(Path("/proc/sys/net/core/rmem_max").read_text()))
     with udp_socket(server.address) as sock:
@@ -237,11 +240,11 @@ def test_in_a_flood_hits_are_answered_and_misses_sent_elsewhere_until_it_is_over
         server.send(signal.SIGCONT)
         found = [dns.message.from_wire(sock.recv(65535)) for _ in range(sent)]
     hits = [message for message in found if message.id % 8]
-    misses = {message.id: rcode(message) for message in found if message.id % 8 == 0}
+    misses = {message.id: message for message in found if message.id % 8 == 0}
     assert {rcode(message) for message in hits} == {"NOERROR"}
-    assert set(misses.values()) == {"SERVFAIL", "NXDOMAIN"}
-    shed = [number for number, code in misses.items() if code == "SERVFAIL"]
-    assert max(shed) < max(misses)  # once few enough wait, the misses among them are answered
+    shed = [number for number, message in misses.items() if extended_errors(message) == [0]]
+    assert {rcode(misses[number]) for number in shed} == {"SERVFAIL"}
+    assert max(shed) < max(misses)  # once few enough wait, the misses among them are asked upstream
     assert server.metric("dropped_queries_total", reason="overload") == len(shed)
     assert rcode(server.ask("after.example.com")) == "NXDOMAIN"
 

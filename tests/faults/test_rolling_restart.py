@@ -22,8 +22,8 @@ def test_three_replicas_restarted_in_turn_under_load_lose_no_query(
 
     def start(backend: Backend) -> Heimdall:
         dns, http = (f"{host}:{port}" for host, port in (backend.dns, backend.http))
-        flags = ("--bind-addr", dns, "--http-bind-addr", http, "--redis-url", redis.url, "--drain-seconds", "60")
-        return heimdall(*flags)
+        patient = ("--redis-timeout", "5", "--redis-read-budget", "2", "--drain-seconds", "60")
+        return heimdall("--bind-addr", dns, "--http-bind-addr", http, "--redis-url", redis.url, *patient)
 
     replicas = {backend: start(backend) for backend in backends}
     with Balancer(backends) as balancer:
@@ -43,7 +43,8 @@ def test_three_replicas_restarted_in_turn_under_load_lose_no_query(
                 load.go_on()
                 assert balancer.handed[backend] > handed
         assert load.outcomes == {"NOERROR": load.asked}
-    assert [upstream.count(name) for name in KEPT] == [1] * len(KEPT)  # the others' answers came back with each
+    # What the others had came back with each: cold, all of them would have been asked for again, three times.
+    assert sum(upstream.count(name) for name in KEPT) < 2 * len(KEPT)
     for replica in replicas.values():
         replica.send(signal.SIGTERM)
         hurry(replica)
