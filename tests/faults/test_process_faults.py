@@ -140,12 +140,12 @@ def test_large_answers_without_end_stay_within_the_bounds_of_l1(heimdall: Launch
                 sock.send(query(f"large{number}.example.com", "TXT").to_wire())
                 assert answered(sock.recv(65535)) == "NOERROR"
 
-    ask_for(range(200))  # more than fits
+    ask_for(range(150))  # more than fits
     full = memory(server.pid)
     assert server.metric("cache_evictions_total") > 0
-    ask_for(range(200, 1200))
+    ask_for(range(150, 750))
     assert bound / 2 < server.metric("cache_bytes") <= bound
-    assert memory(server.pid) - full < 5 * bound  # eight megabytes went through
+    assert memory(server.pid) - full < 3 * bound  # five megabytes went through
 
 
 # The clock
@@ -232,10 +232,10 @@ def test_in_a_flood_hits_are_answered_and_misses_sent_elsewhere_until_it_is_over
     with udp_socket(server.address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         server.send(signal.SIGSTOP)
-        sent = 0
-        while waiting(server.address[1]) < 3 * room // 4:
-            name = f"miss{sent}.example.com" if sent % 8 == 0 else NAME
-            sock.send(query(name, id=sent).to_wire())
+        hit, sent = query(NAME).to_wire(), 0
+        while sent % 32 or waiting(server.address[1]) < 3 * room // 4:
+            wire = hit if sent % 8 else query(f"miss{sent}.example.com").to_wire()
+            sock.send(struct.pack("!H", sent) + wire[2:])
             sent += 1
         server.send(signal.SIGCONT)
         found = [dns.message.from_wire(sock.recv(65535)) for _ in range(sent)]
