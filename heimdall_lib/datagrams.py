@@ -216,7 +216,7 @@ class Batched:
         return self._out.send(self._fd, messages, joined)
 
     def crowded(self) -> bool:
-        """See ``Datagrams``; 0.4 µs."""
+        """See ``Datagrams``; half a microsecond."""
         waiting, room = _MEMORY.unpack(self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size))
         return bool(waiting > room // 2)
 

@@ -14,7 +14,7 @@ from heimdall_lib.settings import Endpoint
 log = logging.getLogger("heimdall.server")
 
 BACKLOG = 1024  # connections that may wait to be accepted
-# Bytes, of which the kernel may grant less and takes twice for its own account: some 1400 queries, which are answered
+# Bytes, of which the kernel may grant less and takes twice for its own account: some 1250 queries, which are answered
 # in 15 ms when they are hits. More room would have queries wait for longer when there are too many for good.
 _RECEIVE_BUFFER = 512 * 1024
 
