@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, ip_address
 
 from lru import LRU
 
+from heimdall_lib.buckets import TokenBuckets
 from heimdall_lib.settings import Network
 
 _REMEMBERED = 16384
@@ -42,16 +43,22 @@ class RateLimiter:
         """Refill ``rate`` tokens per second, up to ``burst``."""
         self.rate = rate
         """Tokens (queries) per second; 0 allows everything."""
-        self._burst = max(burst, 1.0)
-        self._buckets: LRU[str | bytes, tuple[float, float]] = LRU(_REMEMBERED)
+        self.burst = max(burst, 1.0)
+        self._buckets = TokenBuckets(rate=rate, burst=self.burst, remembered=_REMEMBERED)
 
     def allows(self, host: str, now: float) -> bool:
         """Take a token for one query from ``host`` at ``now``; say whether there was one."""
         if not self.rate:
             return True
-        network = IPv6Address(host.partition("%")[0]).packed[:7] if ":" in host else host
-        tokens, since = self._buckets.get(network, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self.rate)
-        allowed = tokens >= 1.0
-        self._buckets[network] = (tokens - 1.0 if allowed else tokens, now)
-        return allowed
+        return self._buckets.take(client_network(host), now)
+
+
+def client_network(host: str) -> str | bytes:
+    """Return what stands for all addresses of one client: the address for IPv4, the /56 for IPv6.
+
+    An IPv4 client of an IPv6 socket is an IPv4 client.
+    """
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped) if address.ipv4_mapped else address.packed[:7]

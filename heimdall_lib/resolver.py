@@ -295,7 +295,7 @@ class Resolver:
             self._failures.remove(key)
             self._memory.put(key, entry)
             message, stale = entries.message_of(entry), self.policy.ttl.serve_stale
-            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed)
+            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed, new=known is None)
         else:
             self._shared.release(key, self.view(key))
         return Outcome("upstream", entry)

@@ -107,6 +107,14 @@ def test_the_addresses_of_an_ipv6_site_share_their_tokens() -> None:
     assert limiter.allows("2001:db8:0:100::1", 0.0)
 
 
+def test_an_ipv4_client_of_an_ipv6_socket_has_the_tokens_of_the_ipv4_client() -> None:
+    limiter = RateLimiter(rate=1, burst=1)
+    assert limiter.allows("192.0.2.1", 0.0)
+    assert not limiter.allows("::ffff:192.0.2.1", 0.0)
+    assert not limiter.allows("::ffff:c000:201", 0.0)
+    assert limiter.allows("::ffff:192.0.2.2", 0.0)
+
+
 def test_a_zone_does_not_make_another_client() -> None:
     limiter = RateLimiter(rate=1, burst=1)
     assert limiter.allows("fe80::1%eth0", 0.0)

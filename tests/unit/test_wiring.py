@@ -305,7 +305,7 @@ class TestReload:
             wiring.resolver_policy(given),
             dataclasses.replace(responder, allow=None, limiter=None),  # type: ignore[arg-type]
             responder.allow._networks,
-            (responder.limiter.rate, responder.limiter._burst),
+            (responder.limiter.rate, responder.limiter.burst),
         )
 
 
