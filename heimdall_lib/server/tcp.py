@@ -7,7 +7,6 @@ over one query or opens too much is cut off; a client that has closed its side s
 import contextlib
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from gevent.event import Event
@@ -15,6 +14,7 @@ from gevent.lock import Semaphore
 from gevent.server import StreamServer
 from gevent.socket import wait_read
 
+from heimdall_lib.access import ConnectionLimit
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
 from heimdall_lib.server.misses import Misses
@@ -26,42 +26,52 @@ _READ_SIZE = 65536
 _MAX_PENDING = 256  # queries of one connection that wait at once; it is read no further until one is answered
 
 
-@dataclass(frozen=True, slots=True)
-class TcpBounds:
-    """How long a connection may be silent, or take over one query (seconds), and how many may be open at once."""
-
-    idle_timeout: float
-    max_connections: int
-
-
 class TcpServer(StreamServer):  # type: ignore[misc]
     """Answers the queries of the connections to one socket."""
 
     def __init__(
-        self, sock: socket.socket, responder: Responder, misses: Misses, stats: Stats, bounds: TcpBounds
+        self,
+        sock: socket.socket,
+        responder: Responder,
+        misses: Misses,
+        stats: Stats,
+        *,
+        limit: ConnectionLimit,
+        idle_timeout: float,
     ) -> None:
-        """Take over a listening socket; ``start`` begins to accept."""
+        """Take over a listening socket; ``start`` begins to accept, within a ``limit`` that listeners share.
+
+        ``idle_timeout`` (seconds) is how long a connection may be silent, or take over one query.
+        """
         self._responder = responder
         self._misses = misses
         self._stats = stats
-        self._bounds = bounds
+        self._limit = limit
+        self._idle_timeout = idle_timeout
         self._connections: set[Connection] = set()
         super().__init__(sock)
 
     def handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Serve one connection until it ends; gevent closes the socket."""
-        if self._stats.tcp_connections >= self._bounds.max_connections:
+        client = address[0]
+        if not self._limit.enter(client):
             self._stats.dropped["connection_limit"] += 1
             return
-        self._stats.tcp_connections += 1
+        try:
+            self._stats.tcp_connections = self._limit.open
+            self._serve(sock, client)
+        finally:
+            self._limit.leave(client)
+            self._stats.tcp_connections = self._limit.open
+
+    def _serve(self, sock: socket.socket, client: str) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, address[0], self._responder, self._misses, self._bounds.idle_timeout)
+        connection = Connection(sock, client, self._responder, self._misses, self._idle_timeout)
         self._connections.add(connection)
         try:
             connection.serve()
         finally:
             self._connections.discard(connection)
-            self._stats.tcp_connections -= 1
 
     def hang_up(self) -> None:
         """Read no more queries from the connections that are open; what they have asked is still answered."""
