@@ -16,7 +16,7 @@ class Doorkeeper:
     def __init__(self, places: int = _PLACES) -> None:
         """Start with nobody."""
         self._places = places
-        self._marks = array("H", bytes(2 * places))
+        self._marks = array("H", [0]) * places
 
     def knows(self, key: bytes) -> bool:
         """Say whether ``key`` came by of late, and remember that it has."""
