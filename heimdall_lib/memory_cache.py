@@ -20,7 +20,6 @@ OVERHEAD = 300
 """Bytes that an entry costs beside its key and its own length: object headers, the LRU's node, its place in the
 dictionary and in the purge index."""
 
-
 _PROBATION_SHARE = 16
 """One of so many entries, and of so many bytes, is on probation at most while L1 is full."""
 
@@ -141,7 +140,7 @@ class MemoryCache:
         return len(self._probation) >= most or self._probation_bytes + cost > self._max_bytes // _PROBATION_SHARE
 
     def _evict(self, part: "LRU[bytes, Entry]") -> None:
-        part = part or self._probation  # which holds everything when the others are none
+        part = part or self._probation  # when there are no others, everything is on probation
         key, entry = part.popitem(least_recent=True)
         self._forget(part, key, entry)
         self._stats.cache_evictions += 1

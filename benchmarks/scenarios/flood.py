@@ -21,6 +21,7 @@ from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.stats import Stats
 
 _NAMES = 20_000
+_TOO_MANY_NAMES = 200_000
 _ENTRIES = 25_000
 _QUERIES = 100_000
 _FLOODS = (0, 5, 20)
@@ -31,17 +32,19 @@ Ask = Callable[[bytes], bool]
 
 
 def _flood(bench: Bench) -> list[Row]:
-    names, queries, size = bench.count(_NAMES), bench.count(_QUERIES), bench.count(_ENTRIES)
     caches = {"Heimdall's L1": heimdall, "plain LRU": plain}
+    loads = {f"{flood} random names a query": (_NAMES, flood) for flood in _FLOODS}
+    loads[f"none, but {_TOO_MANY_NAMES} names"] = (_TOO_MANY_NAMES, 0)
 
-    def measure(make: Callable[[int], Ask], flood: int, _: int) -> dict[str, float]:
-        return {"hit_share": hit_share(make(size), names=names, queries=queries, flood=flood)}
+    def measure(make: Callable[[int], Ask], names: int, flood: int, _: int) -> dict[str, float]:
+        ask, queries = make(bench.count(_ENTRIES)), bench.count(_QUERIES)
+        return {"hit_share": hit_share(ask, names=bench.count(names), queries=queries, flood=flood)}
 
     return interleave(
         bench,
         [
-            Subject(f"{name}, {flood} random names a query", "variant", partial(measure, make, flood))
-            for flood in _FLOODS
+            Subject(f"{name}, {words}", "variant", partial(measure, make, *load))
+            for words, load in loads.items()
             for name, make in caches.items()
         ],
     )
@@ -109,7 +112,8 @@ SCENARIOS = (
         title="A flood of random names",
         about=f"{_QUERIES} queries for {_NAMES} names, popular as Zipf says, in a cache of {_ENTRIES} entries that has "
         "answered as many before, while names that nobody asks for twice come with them: several for each of these "
-        "queries. Beside Heimdall's L1, a cache that knows nothing but who was asked for last.",
+        "queries. Beside Heimdall's L1, a cache that knows nothing but who was asked for last. At the end there is no "
+        f"flood, but a working set of {_TOO_MANY_NAMES} names.",
         run=_flood,
         rounds=1,
         shown=("hit_share",),
