@@ -52,10 +52,17 @@ class RateLimiter:
         self._buckets = {
             transport: TokenBuckets(rate=rate, burst=self.burst, remembered=_REMEMBERED) for transport in ("udp", "tcp")
         }
+        self._slipped: LRU[str | bytes, bool] = LRU(_REMEMBERED)
 
     def allows(self, host: str, now: float, transport: str) -> bool:
         """Take a token for one query from ``host`` at ``now``, over ``udp`` or ``tcp``; say whether there was one."""
         return not self.rate or self._buckets[transport].take(client_network(host), now)
+
+    def slips(self, host: str) -> bool:
+        """Say whether a client that is over its rate is told so this time: every second time, whatever others do."""
+        client = client_network(host)
+        turn = self._slipped[client] = not self._slipped.get(client, True)
+        return turn
 
 
 class ConnectionLimit:

@@ -67,7 +67,6 @@ class Responder:
         self._resolver = resolver
         self._chaos = chaos
         self._stats = stats
-        self._limited = 0
         self._secret = secrets.token_bytes(16)
         self.configure(policy)
 
@@ -157,8 +156,7 @@ class Responder:
     def _slip(self, query: Query) -> bytes:
         """Drop what exceeds a client's rate, but answer every second UDP query with TC: a real client comes by TCP."""
         self._stats.dropped["rate_limit"] += 1
-        self._limited += 1
-        if query.transport != "udp" or self._limited % 2:
+        if query.transport != "udp" or not self.policy.limiter.slips(query.client):
             return NO_ANSWER
         return self._curt(query, wire.NOERROR, flags=wire.TC)
 

@@ -97,6 +97,39 @@ def test_other_clients_are_answered_meanwhile(heimdall: Launcher) -> None:
         assert addresses(dns.message.from_wire(neighbour.recv(512))) == ["192.0.2.1"]
 
 
+# Random names
+
+
+def test_a_flood_of_random_names_costs_the_working_set_no_more_than_a_sixteenth_of_l1(
+    heimdall: Launcher, upstream: Upstream
+) -> None:
+    server = heimdall("--max-cache-size", "64")
+    wanted = [f"wanted{number}.example.com" for number in range(40)]
+    for name in wanted * 2:
+        server.ask(name)
+    for number in range(300):
+        server.ask(f"random{number}.example.com")
+    upstream.asked.clear()
+    for name in wanted:
+        server.ask(name)
+    lost = len(upstream.asked)
+    assert lost <= 64 / 16
+    assert server.metric("cache_size") == 64
+    assert server.metric("cache_evictions_total") == 300 + len(wanted) + lost - 64
+
+
+def test_what_was_asked_for_once_is_a_part_of_l1_to_the_operator(heimdall: Launcher) -> None:
+    server = heimdall("--max-cache-size", "64")
+    for number in range(100):
+        server.ask(f"random{number}.example.com")
+    look = "/cache/entry?name=random99.example.com"
+    assert json.loads(server.get(look).body)["where"] == "l1"
+    assert json.loads(server.get("/cache/flush?name=random99.example.com", method="POST").body)["l1_removed"] == 1
+    assert json.loads(server.get(look).body)["where"] == "nowhere"
+    assert json.loads(server.get("/cache/flush?all=true", method="POST").body)["l1_removed"] == 63
+    assert (server.metric("cache_size"), server.metric("cache_bytes")) == (0, 0)
+
+
 # Amplification
 
 

@@ -135,6 +135,12 @@ def test_clients_are_remembered_within_a_bound() -> None:
     assert not limiter.allows(hosts[-1], 0.0, "udp")
 
 
+def test_every_second_time_a_client_is_told_whatever_others_do() -> None:
+    limiter = RateLimiter(rate=1, burst=1)
+    told = [(limiter.slips("192.0.2.1"), limiter.slips("2001:db8::1"), limiter.slips("2001:db8::2")) for _ in range(3)]
+    assert told == [(False, False, True), (True, False, True), (False, False, True)]
+
+
 # Over how many connections
 
 

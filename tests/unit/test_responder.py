@@ -546,6 +546,13 @@ class TestRateLimit:
         assert len(answers[1]) <= len(ask())
         assert house.stats.dropped["rate_limit"] == 4
 
+    def test_each_client_is_told_in_its_turn(self, house: House) -> None:
+        for client in ("127.0.0.8", "127.0.0.9"):
+            for _ in range(2):
+                house.responder.begin(ask(), client, "udp")
+        found = [(house.at_once(ask(), client="127.0.0.8"), house.at_once(ask(), client="127.0.0.9")) for _ in range(2)]
+        assert [list(map(bool, pair)) for pair in found] == [[False, False], [True, True]]
+
     def test_over_tcp_it_is_answered_and_has_a_rate_of_its_own(self, house: House) -> None:
         answers = [house.at_once(ask(), transport="tcp") for _ in range(4)]
         assert [bool(answer) for answer in answers] == [True, True, False, False]
