@@ -109,6 +109,7 @@ def _redis(stats: Stats) -> Iterator[Metric]:
     yield _counter("redis_errors", "Operations that Redis failed.", stats.redis_errors, "reason")
     yield _counter("redis_rejected_entries", "Values not believed.", stats.redis_rejected, "reason")
     yield _counter("redis_dropped_writes", "Answers not written to L2.", stats.redis_dropped_writes)
+    yield _counter("redis_held_back_writes", "New names past their zone's budget.", stats.redis_held_back_writes)
     yield _histograms("redis_operation_duration_seconds", "Time of a round trip.", stats.redis_operations, "operation")
     yield _gauge("redis_up", "1 while Redis is in use.", int(stats.redis_up))
     yield _gauge("redis_breaker_open", "1 while queries are kept from Redis.", int(stats.redis_breaker_open))

@@ -28,7 +28,7 @@ from heimdall_lib.responder import Responder
 from heimdall_lib.server import listen
 from heimdall_lib.server.listen import Sockets
 from heimdall_lib.server.misses import Misses
-from heimdall_lib.server.tcp import TcpBounds, TcpServer
+from heimdall_lib.server.tcp import TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Endpoint, Settings
 from heimdall_lib.shared_cache.cache import NoSharedCache
@@ -100,11 +100,12 @@ class Server:
             stats=stats,
         )
         self._misses = Misses(settings.max_inflight, stats)
-        bounds = TcpBounds(settings.tcp_idle_timeout, listen.room_for(settings.max_tcp_connections))
+        limit = wiring.connection_limit(settings, listen.room_for(settings.max_tcp_connections))
+        idle_timeout = settings.tcp_idle_timeout
         inner = self._responder, self._misses, stats
         pairs = [sockets.dns(endpoint, shared=shared) for endpoint in settings.bind_addr]
         self._udp = [UdpServer(datagrams, *inner) for datagrams, _ in pairs]
-        self._tcp = [TcpServer(stream, *inner, bounds) for _, stream in pairs]
+        self._tcp = [TcpServer(stream, *inner, limit=limit, idle_timeout=idle_timeout) for _, stream in pairs]
         self.addresses: Sequence[Endpoint] = [Endpoint(*udp.address[:2]) for udp in self._udp]
 
     def start(self) -> None:

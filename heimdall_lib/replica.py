@@ -40,13 +40,13 @@ class Replica:
     def outdate(self, key: bytes, until: float) -> None:
         """Forget what was kept under a cache key up to an instant."""
         self._invalidations.changed(key, until)
-        entry = self._memory.get(key)
+        entry = self._memory.held(key)
         if entry is not None and entries.stored_at(entry) <= until:
             self._memory.remove(key)
 
     def held(self, key: bytes) -> Entry | None:
         """Return what L1 has under a cache key, fresh or stale."""
-        return self._memory.get(key)
+        return self._memory.held(key)
 
     def believes(self, key: bytes, stored_at: float) -> bool:
         """Say whether what was stored under a cache key at an instant has not been flushed since."""

@@ -100,7 +100,7 @@ class Resolver:
 
     def lookup(self, query: Query) -> Entry | None:
         """Return L1's fresh answer, if there is one: never blocks. A popular one near its end is refreshed beside."""
-        entry = self._memory.get(query.key)
+        entry = self._memory.get(query.key) or self._memory.admit(query.key)
         if entry is None or query.received_at >= entries.expires_at(entry):
             self._stats.cache_misses += 1
             return None
@@ -113,7 +113,7 @@ class Resolver:
     def resolve(self, query: Query) -> Outcome:
         """Return what comes of a query that ``lookup`` had nothing for; blocks until its deadline at most."""
         key, now = query.key, time.monotonic()
-        entry = self._memory.get(key)
+        entry = self._memory.held(key)
         if entry is not None and now < entries.expires_at(entry):
             return Outcome("l1", entry)  # another query brought it since
         failure = self._failures.get(key, now)
@@ -174,7 +174,7 @@ class Resolver:
 
     def stale(self, key: bytes) -> Outcome | None:
         """Return what L1 can still say about ``key`` though its time is over."""
-        entry = self._memory.get(key)
+        entry = self._memory.held(key)
         return Outcome("stale", entry) if entry is not None and time.monotonic() < entries.stale_until(entry) else None
 
     def _refresh(self, key: bytes, entry: Entry) -> None:
@@ -268,7 +268,7 @@ class Resolver:
         if found.age < min(whole, max_age):
             self._memory.put(key, entry)
             return entry
-        held = self._memory.get(key)
+        held = self._memory.held(key)
         best = entries.expires_at(held) if held is not None else -ANY_AGE
         if best < entries.expires_at(entry) <= now < entries.stale_until(entry):
             self._memory.put(key, entry)
@@ -290,12 +290,12 @@ class Resolver:
         seconds = lifetime(reply, self.policy.ttl)
         entry = self._entry(reply, seconds, time.monotonic())
         if seconds and asked_at > self._invalidations.floor(key):
-            known = self._memory.get(key)
+            known = self._memory.held(key)
             changed = known is not None and not entries.same_answer(known, entry)
             self._failures.remove(key)
             self._memory.put(key, entry)
             message, stale = entries.message_of(entry), self.policy.ttl.serve_stale
-            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed)
+            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed, new=known is None)
         else:
             self._shared.release(key, self.view(key))
         return Outcome("upstream", entry)

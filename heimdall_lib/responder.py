@@ -1,8 +1,8 @@
 """Query bytes to answer bytes, and the one place where a failure becomes a response code.
 
 Rules: ``begin`` never blocks and never raises, whatever the bytes, so that it can run where datagrams are read;
-``finish`` blocks until the query's deadline at most and never raises; a refusal is no larger than the query that caused
-it.
+``finish`` blocks until the query's deadline at most and never raises; what a client that may not ask, is over its rate,
+or cannot be understood gets is no larger than its query.
 """
 
 import logging
@@ -68,7 +68,6 @@ class Responder:
         self._resolver = resolver
         self._chaos = chaos
         self._stats = stats
-        self._limited = 0
         self._secret = secrets.token_bytes(16)
         self.configure(policy)
 
@@ -95,7 +94,7 @@ class Responder:
             if not allow.allows(client):
                 return False
             if limiter.rate:
-                return limiter.allows(client, now)
+                return limiter.allows(client, now, transport)
             known.add(peer)
             return True
 
@@ -141,10 +140,11 @@ class Responder:
             return NO_ANSWER
         query.client, query.transport, query.received_at = client, transport, time.monotonic()
         if not self.policy.allow.allows(client):
-            query.cookie = b""
-            return self._error(query, wire.REFUSED)
-        if not self.policy.limiter.allows(client, query.received_at):
+            return self._curt(query, wire.REFUSED)
+        if not self.policy.limiter.allows(client, query.received_at, transport):
             return self._slip(query)
+        if query.problem == wire.FORMERR:
+            return self._curt(query, wire.FORMERR)
         if query.problem is not None:
             return self._error(query, query.problem)
         entry = self._resolver.lookup(query)
@@ -157,10 +157,14 @@ class Responder:
     def _slip(self, query: Query) -> bytes:
         """Drop what exceeds a client's rate, but answer every second UDP query with TC: a real client comes by TCP."""
         self._stats.dropped["rate_limit"] += 1
-        self._limited += 1
-        if query.transport != "udp" or self._limited % 2:
+        if query.transport != "udp" or not self.policy.limiter.slips(query.client):
             return NO_ANSWER
-        return self._error(query, wire.NOERROR, flags=wire.TC)
+        return self._curt(query, wire.NOERROR, flags=wire.TC)
+
+    def _curt(self, query: Query, rcode: int, *, flags: int = 0) -> bytes:
+        """Return an answer that is no larger than the query: without the options that it may have asked for."""
+        query.cookie, query.keepalive = b"", False
+        return self._error(query, rcode, flags=flags)
 
     def _local(self, query: Query) -> bytes:
         """Answer what is never asked of L2 or upstream; empty when there is no such reason."""

@@ -131,6 +131,7 @@ class Settings:
     edns_udp_size: int
     tcp_idle_timeout: float
     max_tcp_connections: int
+    max_tcp_connections_per_client: int
     admin_token: Secret
     drain_seconds: float
     log_level: str

@@ -86,6 +86,7 @@ class Stats:
         "redis_bytes_saved",
         "redis_dropped_writes",
         "redis_errors",
+        "redis_held_back_writes",
         "redis_hits",
         "redis_invalidations",
         "redis_misses",
@@ -118,6 +119,7 @@ class Stats:
         self.redis_errors: defaultdict[str, int] = defaultdict(int)
         self.redis_rejected: defaultdict[str, int] = defaultdict(int)
         self.redis_dropped_writes = 0
+        self.redis_held_back_writes = 0
         self.redis_operations: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.redis_up = False
         self.redis_breaker_open = False

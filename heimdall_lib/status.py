@@ -110,6 +110,7 @@ def _l2(stats: Stats) -> dict[str, object]:
         "errors": dict(stats.redis_errors),
         "rejected": dict(stats.redis_rejected),
         "dropped_writes": stats.redis_dropped_writes,
+        "held_back_writes": stats.redis_held_back_writes,
         "budget_exceeded": stats.redis_budget_exceeded,
         "bytes_saved": stats.redis_bytes_saved,
     }

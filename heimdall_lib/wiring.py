@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from heimdall_lib.access import AllowList, RateLimiter
+from heimdall_lib.access import AllowList, ConnectionLimit, RateLimiter
 from heimdall_lib.config import RELOADABLE
 from heimdall_lib.invalidations import Invalidations
 from heimdall_lib.lifetime import TtlPolicy
@@ -63,6 +63,11 @@ def responder_policy(settings: Settings) -> ResponderPolicy:
         tcp_idle_timeout=settings.tcp_idle_timeout,
         query_log=settings.query_log,
     )
+
+
+def connection_limit(settings: Settings, most: int) -> ConnectionLimit:
+    """Return what the TCP listeners go by together; ``most`` is how many connections there is room for."""
+    return ConnectionLimit(most=most, most_per_client=settings.max_tcp_connections_per_client)
 
 
 def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:

@@ -246,6 +246,8 @@ class InMemorySharedCache:
     stats: Stats = field(default_factory=Stats)
     changed: list[bytes] = field(default_factory=list)
     """The keys of answers that were said to differ from what was known before, in order."""
+    new: list[bytes] = field(default_factory=list)
+    """The keys of answers before which nothing was known, in order."""
     down: bool = False
     held: bool = False
     contents: dict[tuple[bytes, str], tuple[bytes, float, int, int]] = field(default_factory=dict)
@@ -266,11 +268,22 @@ class InMemorySharedCache:
             self.land()
         return flight
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
+    def write(
+        self,
+        key: bytes,
+        view: str,
+        message: bytes,
+        lifetime: int,
+        stale: int,
+        *,
+        changed: bool = False,
+        new: bool = False,
+    ) -> None:
         if self.down:
             self.stats.redis_dropped_writes += 1
         else:
             self.changed += [key] * changed
+            self.new += [key] * new
             self.put(key, view, message, lifetime, stale=stale)
 
     def release(self, key: bytes, view: str) -> None:

@@ -125,6 +125,8 @@ TABLE: tuple[Setting, ...] = (
     Setting("edns-udp-size", "1232", integer(512, 65535, "BYTES"), "largest UDP answer, and what is advertised"),
     Setting("tcp-idle-timeout", "10", seconds(3600), "a TCP connection without a query is closed (RFC 7766)"),
     Setting("max-tcp-connections", "1024", integer(1, 1_000_000), "open TCP connections of one process"),
+    Setting("max-tcp-connections-per-client", "128", integer(1, 1_000_000),
+            "the part of them that one client may have (IPv4 /32, IPv6 /56)"),
     Setting("admin-token", "", optional(TOKEN, Secret("")),
             "bearer token of the changing endpoints; without it they answer loopback only", mask=_hidden),
     Setting("admin-token-file", "", _FILE, "file with the token"),

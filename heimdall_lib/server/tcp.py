@@ -8,7 +8,6 @@ import contextlib
 import logging
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from gevent.event import Event
@@ -16,6 +15,7 @@ from gevent.lock import Semaphore
 from gevent.server import StreamServer
 from gevent.socket import wait_read
 
+from heimdall_lib.access import ConnectionLimit
 from heimdall_lib.query import Query
 from heimdall_lib.responder import Responder
 from heimdall_lib.server.listen import BACKLOG
@@ -32,25 +32,28 @@ _REST_SECONDS = 0.25  # before connections are accepted again, after the system 
 _SILENT_SECONDS = 10.0  # before the log says so again
 
 
-@dataclass(frozen=True, slots=True)
-class TcpBounds:
-    """How long a connection may be silent, or take over one query (seconds), and how many may be open at once."""
-
-    idle_timeout: float
-    max_connections: int
-
-
 class TcpServer(StreamServer):  # type: ignore[misc]
     """Answers the queries of the connections to one socket."""
 
     def __init__(
-        self, sock: socket.socket, responder: Responder, misses: Misses, stats: Stats, bounds: TcpBounds
+        self,
+        sock: socket.socket,
+        responder: Responder,
+        misses: Misses,
+        stats: Stats,
+        *,
+        limit: ConnectionLimit,
+        idle_timeout: float,
     ) -> None:
-        """Take over a listening socket; ``start`` begins to accept."""
+        """Take over a listening socket; ``start`` begins to accept, within a ``limit`` that listeners share.
+
+        ``idle_timeout`` (seconds) is how long a connection may be silent, or take over one query.
+        """
         self._responder = responder
         self._misses = misses
         self._stats = stats
-        self._bounds = bounds
+        self._limit = limit
+        self._idle_timeout = idle_timeout
         self._connections: set[Connection] = set()
         self._silent_until = 0.0
         super().__init__(sock)
@@ -73,16 +76,16 @@ class TcpServer(StreamServer):  # type: ignore[misc]
 
     def do_handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Serve one connection, or close it: in the loop, since many are accepted before the first is served."""
-        if self._stats.tcp_connections >= self._bounds.max_connections:
+        if not self._limit.enter(address[0]):
             self._stats.dropped["connection_limit"] += 1
             sock.close()
             return
-        self._stats.tcp_connections += 1
+        self._stats.tcp_connections = self._limit.open
         super().do_handle(sock, address)
 
     def handle(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Serve one connection until it ends; gevent closes the socket."""
-        connection = Connection(sock, address[0], self._responder, self._misses, self._bounds.idle_timeout)
+        connection = Connection(sock, address[0], self._responder, self._misses, self._idle_timeout)
         self._connections.add(connection)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,7 +94,8 @@ class TcpServer(StreamServer):  # type: ignore[misc]
             connection.serve()
         finally:
             self._connections.discard(connection)
-            self._stats.tcp_connections -= 1
+            self._limit.leave(address[0])
+            self._stats.tcp_connections = self._limit.open
 
     def hang_up(self) -> None:
         """Take the connections that wait, and no more; from all of them read what has been sent, and no more."""

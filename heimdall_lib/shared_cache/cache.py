@@ -35,10 +35,21 @@ class SharedCache(Protocol):
         fetching it, in the same round trip; the others are told ``elsewhere`` until it writes, releases or is late.
         """
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
+    def write(
+        self,
+        key: bytes,
+        view: str,
+        message: bytes,
+        lifetime: int,
+        stale: int,
+        *,
+        changed: bool = False,
+        new: bool = False,
+    ) -> None:
         """Store a message whose TTLs are true now, for ``lifetime`` and ``stale`` seconds more, some time soon.
 
         With ``changed`` it says something else than what was known before: the other replicas hear of it afterwards.
+        With ``new`` nothing was known before; then it may have to wait until the name is asked for again.
         """
 
     def release(self, key: bytes, view: str) -> None:
@@ -55,7 +66,15 @@ class NoSharedCache:
         """Return None."""
 
     def write(
-        self, _key: bytes, _view: str, _message: bytes, _lifetime: int, _stale: int, *, changed: bool = False
+        self,
+        _key: bytes,
+        _view: str,
+        _message: bytes,
+        _lifetime: int,
+        _stale: int,
+        *,
+        changed: bool = False,
+        new: bool = False,
     ) -> None:
         """Keep nothing."""
 

@@ -1,7 +1,7 @@
 """The shared cache in Redis, served by a few threads of its own.
 
 Rules: reads that wait together go out together; the queue of writes is bounded and what does not fit is dropped and
-counted; while the breaker is open Redis is asked on behalf of no query.
+counted; while the breaker is open Redis is asked on behalf of no query; a zone's new names are stored within a budget.
 """
 
 import logging
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.flight import Flight
 from heimdall_lib.invalidations import Invalidations
+from heimdall_lib.new_names import NewNames
 from heimdall_lib.shared_cache import events
 from heimdall_lib.shared_cache.batches import Batches
 from heimdall_lib.shared_cache.cache import LEASE_SECONDS, NOTHING, Found
@@ -55,9 +56,18 @@ class RedisCache:
     """Reads and writes through a link to Redis."""
 
     def __init__(
-        self, link: Link, *, codec: Codec, prefix: str, replica: str, invalidations: Invalidations, stats: Stats
+        self,
+        link: Link,
+        *,
+        codec: Codec,
+        prefix: str,
+        replica: str,
+        invalidations: Invalidations,
+        stats: Stats,
+        new_names: NewNames | None = None,
     ) -> None:
         """Be ready to start; ``prefix`` is the first part of every key, ``replica`` this one's name on the bus."""
+        self._new_names = new_names or NewNames()
         self._link = link
         self._codec = codec
         self._prefix = prefix
@@ -97,10 +107,27 @@ class RedisCache:
         wanted = Wanted(redis_key(self._prefix, view, key), int(min(max_age * 1000, _ANY_AGE)))
         return flight if self._reads.put(_Read(key, wanted, flight)) else None
 
-    def write(self, key: bytes, view: str, message: bytes, lifetime: int, stale: int, *, changed: bool = False) -> None:
-        """Queue a message for storing; dropped and counted when the queue is full or the breaker open."""
+    def write(
+        self,
+        key: bytes,
+        view: str,
+        message: bytes,
+        lifetime: int,
+        stale: int,
+        *,
+        changed: bool = False,
+        new: bool = False,
+    ) -> None:
+        """Queue a message for storing; dropped and counted when the queue is full or the breaker open.
+
+        A ``new`` one past its zone's budget is not stored but counted, and the lease on it ends.
+        """
         if self._link.open:
             self._stats.redis_dropped_writes += 1
+            return
+        if new and not self._new_names.may_be_shared(key, message, time.monotonic()):
+            self._stats.redis_held_back_writes += 1
+            self.release(key, view)
             return
         name = redis_key(self._prefix, view, key)
         stored_at = self._link.now()

@@ -31,6 +31,7 @@ COUNTERS = {
     "redis_errors": {"reason"},
     "redis_rejected_entries": {"reason"},
     "redis_dropped_writes": set[str](),
+    "redis_held_back_writes": set[str](),
     "redis_budget_exceeded": set[str](),
     "redis_invalidations": {"direction"},
     "redis_warmed_entries": set[str](),

@@ -70,8 +70,9 @@ def udp_socket(address: Address, timeout: float = _TIMEOUT) -> Iterator[socket.s
 class TcpClient:
     """One TCP connection, over which any number of messages go in both directions."""
 
-    def __init__(self, address: Address, *, timeout: float = _TIMEOUT) -> None:
-        self.sock = socket.create_connection(address, timeout)
+    def __init__(self, address: Address, *, timeout: float = _TIMEOUT, source: str = "") -> None:
+        """Connect, from the address ``source`` if there is one."""
+        self.sock = socket.create_connection(address, timeout, (source, 0) if source else None)
 
     def __enter__(self) -> Self:
         return self

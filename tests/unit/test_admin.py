@@ -1,5 +1,6 @@
 """The HTTP side, called as a WSGI server would call it."""
 
+import inspect
 import json
 import socket
 from collections.abc import Iterable, Mapping
@@ -233,6 +234,22 @@ class TestFlush:
     @pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.1", ""])
     def test_and_nowhere_else(self, process: Process, address: str) -> None:
         assert self.flush(process, REMOTE_ADDR=address) == "403 Forbidden"
+
+    @pytest.mark.parametrize("token", ["", TOKEN])
+    def test_whatever_changes_anything_is_closed_to_the_outside(self, process: Process, token: str) -> None:
+        process.token = token
+        changing = list(process.admin()._changing)
+        assert changing
+        for path in changing:
+            status = request(process, path, "POST", QUERY_STRING="all=true", REMOTE_ADDR="192.0.2.1").status
+            assert status == "403 Forbidden"
+        assert not process.flushed
+
+    def test_a_token_is_compared_in_constant_time(self) -> None:
+        """How long a refusal takes must not tell how much of the token was right, and no clock can show that here."""
+        source = inspect.getsource(Admin._why_not_allowed)
+        assert "hmac.compare_digest(given" in source
+        assert "==" not in source
 
     def test_nor_for_a_web_page(self, process: Process) -> None:
         assert self.flush(process, HTTP_ORIGIN="http://127.0.0.1:8080") == "403 Forbidden"

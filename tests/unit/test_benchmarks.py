@@ -26,7 +26,7 @@ from benchmarks.prober import Probe, probe
 from benchmarks.processes import Nursery
 from benchmarks.progress import Progress
 from benchmarks.results import HEIMDALL, Results, Row, ScenarioResult
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import SCENARIOS, flood
 from benchmarks.scenarios.fleet import tiers, zipf
 from benchmarks.server import metric_sum
 
@@ -277,6 +277,20 @@ def test_the_tier_of_an_answer_follows_from_who_was_asked_before() -> None:
 def test_a_question_right_after_the_first_one_belongs_to_no_tier() -> None:
     assert tiers([(0, "a"), (0, "a"), (1, "a")], 0.001, shared=True) == ["miss", "", ""]
     assert tiers([(0, "a"), (1, "a")], 0.001, shared=False) == ["miss", "miss"]
+
+
+# The flood
+
+
+def test_a_flood_of_names_that_are_asked_for_once_leaves_the_working_set_in_l1() -> None:
+    shares = {
+        (make, times): flood.hit_share(make(1250), names=1000, queries=10_000, flood=times)
+        for make in (flood.heimdall, flood.plain)
+        for times in (0, 10)
+    }
+    assert shares[flood.heimdall, 0] == shares[flood.plain, 0] > 99
+    assert shares[flood.heimdall, 10] > 95
+    assert shares[flood.plain, 10] < 80
 
 
 # Results and the report

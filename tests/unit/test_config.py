@@ -111,6 +111,7 @@ DEFAULTS: dict[str, Any] = {
     "edns_udp_size": 1232,
     "tcp_idle_timeout": 10.0,
     "max_tcp_connections": 1024,
+    "max_tcp_connections_per_client": 128,
     "admin_token": "",
     "drain_seconds": 5.0,
     "log_level": "info",
@@ -165,6 +166,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
     "edns-udp-size": ("4096", 4096),
     "tcp-idle-timeout": ("0.1", 0.1),
     "max-tcp-connections": ("1", 1),
+    "max-tcp-connections-per-client": ("1", 1),
     "admin-token": (SECRET, SECRET),
     "drain-seconds": ("0", 0.0),
     "log-level": ("DEBUG", "debug"),
@@ -201,8 +203,8 @@ def test_every_source_sets_the_same_field(flag: str, tmp_path: Path) -> None:
         ("warm-cache-entries", "-1"), ("workers", "65"), ("workers", "-1"), ("workers", "auto"), ("max-inflight", "0"),
         ("allow-from", ""), ("allow-from", "10.0.0.1/8"), ("rate-limit", "-1"), ("rate-limit-burst", "0"),
         ("rate-limit-burst", "3x"), ("edns-udp-size", "511"), ("edns-udp-size", "65536"), ("tcp-idle-timeout", "0"),
-        ("max-tcp-connections", "0"), ("drain-seconds", "-1"), ("log-level", "trace"), ("log-format", "xml"),
-        ("query-log", "2"),
+        ("max-tcp-connections", "0"), ("max-tcp-connections-per-client", "0"), ("drain-seconds", "-1"),
+        ("log-level", "trace"), ("log-format", "xml"), ("query-log", "2"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_and_shown_from_every_source(flag: str, text: str, tmp_path: Path) -> None:

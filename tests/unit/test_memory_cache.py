@@ -29,6 +29,13 @@ def cache_of(stats: Stats, *, entries: int = 3, size: int = 100 * EMPTY_COST) ->
     return MemoryCache(max_entries=entries, max_bytes=size, purge_interval=INTERVAL, stats=stats)
 
 
+def put_again(cache: MemoryCache, key: bytes, entry: Entry | None = None) -> None:
+    """Put what a second query brings after the first one's answer has gone."""
+    cache.put(key, entry or entry_of(key))
+    cache.remove(key)
+    cache.put(key, entry or entry_of(key))
+
+
 def filled(stats: Stats, *keys: bytes, entries: int = 3, until: float = 100.0) -> MemoryCache:
     cache = cache_of(stats, entries=entries)
     for key in keys:
@@ -37,6 +44,10 @@ def filled(stats: Stats, *keys: bytes, entries: int = 3, until: float = 100.0) -
 
 
 # Keeping
+
+
+def kept(cache: MemoryCache, *keys: bytes) -> list[bytes]:
+    return [key for key in keys if key in cache]
 
 
 def test_a_new_cache_is_empty(stats: Stats) -> None:
@@ -96,7 +107,7 @@ def test_an_expired_entry_is_still_there_to_serve_stale(stats: Stats) -> None:
 
 def test_the_least_recently_used_entry_makes_room(stats: Stats) -> None:
     cache = filled(stats, b"a", b"b", b"c", b"d")
-    assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
+    assert kept(cache, b"a", b"b", b"c", b"d") == [b"b", b"c", b"d"]
     assert stats.cache_evictions == 1
 
 
@@ -126,7 +137,7 @@ def test_putting_again_makes_an_entry_the_most_recently_used(stats: Stats) -> No
 
 def test_a_cache_of_one_entry_holds_the_last(stats: Stats) -> None:
     cache = filled(stats, b"a", b"b", entries=1)
-    assert (len(cache), cache.get(b"a"), cache.get(b"b")) == (1, None, entry_of(b"b"))
+    assert (len(cache), cache.held(b"a"), cache.held(b"b")) == (1, None, entry_of(b"b"))
 
 
 def test_as_many_entries_go_as_one_needs_for_its_bytes(stats: Stats) -> None:
@@ -134,15 +145,15 @@ def test_as_many_entries_go_as_one_needs_for_its_bytes(stats: Stats) -> None:
     for key in (b"a", b"b", b"c", b"d"):
         cache.put(key, entry_of())
     assert cache.bytes == 4 * (EMPTY_COST + 1)
-    cache.put(b"e", entry_of(bytes(2 * EMPTY_COST)))
-    assert [key for key in (b"a", b"b", b"c", b"d", b"e") if cache.get(key)] == [b"d", b"e"]
+    put_again(cache, b"e", entry_of(bytes(2 * EMPTY_COST)))
+    assert kept(cache, b"a", b"b", b"c", b"d", b"e") == [b"d", b"e"]
     assert stats.cache_evictions == 3
 
 
 def test_an_entry_that_alone_fills_the_bytes_is_kept_alone(stats: Stats) -> None:
     cache = cache_of(stats, size=EMPTY_COST + 101)
     cache.put(b"a", entry_of())
-    cache.put(b"b", entry_of(bytes(100)))
+    put_again(cache, b"b", entry_of(bytes(100)))
     assert (len(cache), cache.bytes) == (1, EMPTY_COST + 101)
 
 
@@ -154,6 +165,129 @@ def test_an_entry_larger_than_the_bytes_displaces_nothing_but_its_own_predecesso
     assert cache.get(b"a") is None
     assert cache.get(b"b") is not None
     assert stats.cache_evictions == 0
+
+
+# Probation
+
+
+FULL = [b"%02d" % number for number in range(32)]
+
+
+def full(stats: Stats, *, size: int = 1000 * EMPTY_COST) -> MemoryCache:
+    """A full cache of 32 entries, 2 of which may be on probation."""
+    cache = cache_of(stats, entries=32, size=size)
+    for key in FULL:
+        cache.put(key, entry_of(key))
+    return cache
+
+
+def test_while_there_is_room_nothing_is_on_probation(stats: Stats) -> None:
+    cache = full(stats)
+    assert all(cache.get(key) for key in FULL)
+    assert not any(cache.admit(key) for key in FULL)
+
+
+def test_what_is_asked_for_once_displaces_no_more_than_the_share_of_probation(stats: Stats) -> None:
+    cache = full(stats)
+    for number in range(10_000):
+        cache.put(b"random %d" % number, entry_of())
+    assert kept(cache, *FULL) == FULL[2:]
+    assert kept(cache, b"random 9997", b"random 9998", b"random 9999") == [b"random 9998", b"random 9999"]
+    assert (len(cache), stats.cache_evictions) == (32, 10_000)
+
+
+def test_what_is_on_probation_is_held_but_not_got(stats: Stats) -> None:
+    cache = full(stats)
+    cache.put(b"new", entry_of())
+    assert b"new" in cache
+    assert (cache.get(b"new"), cache.held(b"new")) == (None, entry_of())
+    assert (cache.held(FULL[5]), cache.held(b"nobody")) == (entry_of(FULL[5]), None)
+
+
+def test_what_is_asked_for_again_joins_the_others(stats: Stats) -> None:
+    cache = full(stats)
+    cache.put(b"new", entry_of())
+    size = cache.bytes
+    assert cache.admit(b"new") == entry_of()
+    assert cache.admit(b"new") is None
+    assert cache.get(b"new") == entry_of()
+    assert (len(cache), cache.bytes, stats.cache_evictions) == (32, size, 1)
+    for number in range(100):
+        cache.put(b"random %d" % number, entry_of())
+    assert cache.get(b"new") == entry_of()
+
+
+def test_what_joins_the_others_is_paid_for_by_the_least_recently_used_of_them(stats: Stats) -> None:
+    cache = full(stats)
+    for number in range(10):
+        cache.put(b"new %d" % number, entry_of())
+        cache.admit(b"new %d" % number)
+    cache.put(b"last", entry_of())
+    assert kept(cache, *FULL) == FULL[11:]
+
+
+def test_what_comes_again_after_its_probation_joins_the_others_at_once(stats: Stats) -> None:
+    cache = full(stats)
+    for number in range(100):
+        cache.put(b"new %d" % number, entry_of())
+    cache.put(b"new 50", entry_of())
+    assert cache.get(b"new 50") == entry_of()
+
+
+def test_an_answer_that_comes_twice_for_one_query_stays_on_probation(stats: Stats) -> None:
+    cache = full(stats)
+    cache.put(b"new", entry_of(b"from L2"))
+    cache.put(b"new", entry_of(b"from upstream"))
+    assert (cache.get(b"new"), cache.held(b"new")) == (None, entry_of(b"from upstream"))
+    assert (len(cache), stats.cache_evictions) == (32, 1)
+
+
+def test_an_answer_that_is_fetched_anew_stays_where_it_was(stats: Stats) -> None:
+    cache = full(stats)
+    cache.put(FULL[0], entry_of(b"fresh"))
+    assert cache.get(FULL[0]) == entry_of(b"fresh")
+    assert stats.cache_evictions == 0
+
+
+def test_large_answers_on_probation_displace_no_more_than_its_share_of_the_bytes(stats: Stats) -> None:
+    cache = full(stats, size=32 * (EMPTY_COST + 4))
+    for number in range(100):
+        cache.put(b"random %d" % number, entry_of(bytes(number * 4)))
+    assert sum(key in cache for key in FULL) >= 29  # a share of two, in whole entries
+    assert cache.bytes <= 32 * (EMPTY_COST + 4)
+
+
+def test_an_answer_too_large_for_probation_is_kept_when_it_comes_again(stats: Stats) -> None:
+    cache = full(stats, size=32 * (EMPTY_COST + 4))
+    large = entry_of(bytes(3 * EMPTY_COST))
+    cache.put(b"large", large)
+    assert (b"large" in cache, len(cache), stats.cache_evictions) == (False, 32, 0)
+    cache.put(b"large", large)
+    assert cache.get(b"large") == large
+    assert kept(cache, *FULL) == FULL[4:]
+
+
+def test_when_all_that_is_left_is_on_probation_that_makes_room(stats: Stats) -> None:
+    cache = filled(stats, b"a", b"b", entries=1)
+    put_again(cache, b"c")
+    cache.put(b"d", entry_of())
+    assert kept(cache, b"a", b"b", b"c", b"d") == [b"d"]
+    cache.put(b"c", entry_of())
+    assert (cache.get(b"c"), len(cache)) == (entry_of(), 1)
+
+
+def test_what_is_on_probation_can_be_removed_purged_and_swept(stats: Stats) -> None:
+    cache = full(stats)
+    cache.put(b"new", entry_of(until=100.0))
+    assert cache.remove(b"new")
+    put_again(cache, b"other")
+    cache.put(b"one", entry_of(until=10.0))
+    cache.put(b"two", entry_of(until=1000.0))
+    assert not cache.purge(40.0, 10)
+    assert kept(cache, b"one", b"two") == [b"two"]
+    assert sum(cache.sweep(lambda key: key == b"two", 10)) == 1
+    assert sum(cache.sweep(lambda _: True, 10)) == 30
+    assert (len(cache), cache.bytes) == (0, 0)
 
 
 # Purging

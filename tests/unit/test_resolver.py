@@ -86,6 +86,10 @@ class House:
     def in_l2(self, ttl: int = 300, *, age: float = 0.0, key: bytes = KEY, view: str = VIEW) -> None:
         self.shared.put(key, view, good_reply(KEY, ttl, L2_ADDRESS).message, ttl, age=age)
 
+    def forget_l2(self) -> None:
+        self.shared.contents.clear()
+        self.shared.leases.clear()
+
     def in_l1(self) -> Entry | None:
         return self.memory.get(KEY)
 
@@ -1243,3 +1247,53 @@ class TestChanged:
     def test_the_first_answer_is_no_change(self, house: House) -> None:
         house.resolve()
         assert house.shared.changed == []
+
+    def test_the_first_answer_is_new_and_the_second_is_not(self, house: House) -> None:
+        house.resolve()
+        assert house.shared.new == [KEY]
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400))
+        house.forget_l2()
+        house.resolve()
+        assert house.upstreams.asked == [KEY] * 2
+        assert house.shared.new == [KEY]
+
+
+class TestProbation:
+    """A full L1 keeps what was asked for once apart."""
+
+    def fill(self, house: House) -> None:
+        house.memory = MemoryCache(max_entries=2, max_bytes=1 << 20, purge_interval=30, stats=house.stats)
+        house.resolver = house.build(house.shared)
+        for name in (b"a", b"b"):
+            house.memory.put(name, stored(KEY, age=0, lifetime=300))
+        house.resolve()
+        assert (house.memory.get(KEY), KEY in house.memory) == (None, True)
+
+    def test_the_second_query_finds_it_and_it_stays(self, house: House) -> None:
+        self.fill(house)
+        assert house.resolver.lookup(parsed()) is not None
+        assert (house.stats.cache_hits, len(house.upstreams.asked)) == (1, 1)
+        assert house.memory.get(KEY) is not None
+
+    def test_who_comes_for_it_while_it_is_fetched_finds_it(self, house: House) -> None:
+        self.fill(house)
+        assert house.resolve().source == "l1"
+        assert house.memory.get(KEY) is None
+
+    def test_it_serves_stale(self, house: House) -> None:
+        self.fill(house)
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400))
+        house.forget_l2()
+        house.upstreams.script = NoAnswerError(22, "no answer")
+        assert house.resolve().source == "stale"
+
+    def test_what_it_becomes_is_a_change(self, house: House) -> None:
+        self.fill(house)
+        house.memory.put(KEY, stored(KEY, age=400, lifetime=300, stale=86400, address="192.0.2.77"))
+        house.forget_l2()
+        house.resolve()
+        assert house.shared.changed == [KEY]
+
+    def test_it_is_not_warmed_over(self, house: House) -> None:
+        self.fill(house)
+        assert not house.resolver.wants(KEY, VIEW)

@@ -48,6 +48,7 @@ from tests.fakes import (
     parsed,
     stored,
 )
+from tests.properties.strategies import BYTES
 
 LOCALHOST = "127.0.0.1"
 KEY = parsed().key
@@ -321,6 +322,17 @@ class TestNoErrorAmplifies:
         assert answer[3] & 0x0F == dns.rcode.FORMERR
         assert len(answer) <= len(data)
 
+    def test_a_format_error_after_a_cookie_or_a_keepalive(self, house: House) -> None:
+        for option in (b"\0\x0a\0\x0812345678", b"\0\x0b\0\0"):
+            data = ask(edns=True)[:-2] + struct.pack("!H", len(option) + 1) + option + b"\0"
+            answer = house.at_once(data, transport="tcp")
+            assert rcode_of(answer) == "FORMERR"
+            assert len(answer) <= len(data)
+
+    def test_a_refusal_of_a_keepalive(self, house: House) -> None:
+        data = ask(edns=True)[:-2] + b"\0\4\0\x0b\0\0"
+        assert len(house.at_once(data, client="192.0.2.77", transport="tcp")) <= len(data)
+
     def test_a_format_error_in_the_options(self, house: House) -> None:
         data = ask(edns=True)[:-2] + b"\0\4\0\x0a\0\x09"
         answer = house.at_once(data)
@@ -544,8 +556,34 @@ class TestRateLimit:
         assert len(answers[1]) <= len(ask())
         assert house.stats.dropped["rate_limit"] == 4
 
-    def test_over_tcp_there_is_silence(self, house: House) -> None:
-        assert [house.at_once(ask(), transport="tcp") for _ in range(4)] == [NO_ANSWER] * 4
+    def test_each_client_is_told_in_its_turn(self, house: House) -> None:
+        for client in ("127.0.0.8", "127.0.0.9"):
+            for _ in range(2):
+                house.responder.begin(ask(), client, "udp")
+        found = [(house.at_once(ask(), client="127.0.0.8"), house.at_once(ask(), client="127.0.0.9")) for _ in range(2)]
+        assert [list(map(bool, pair)) for pair in found] == [[False, False], [True, True]]
+
+    def test_over_tcp_it_is_answered_and_has_a_rate_of_its_own(self, house: House) -> None:
+        answers = [house.at_once(ask(), transport="tcp") for _ in range(4)]
+        assert [bool(answer) for answer in answers] == [True, True, False, False]
+        assert address_in(answers[0]) == ADDRESS
+
+    def test_it_concerns_hits_that_are_ready_and_misses_alike(self, house: House) -> None:
+        assert house.responder.ready([(ask(), LOCALHOST)], str, "udp") == ([], [(ask(), LOCALHOST)])
+        assert house.at_once(ask("elsewhere.example.org.")) == NO_ANSWER
+        assert house.stats.dropped["rate_limit"] == 1
+        assert len(house.upstreams.asked) == 1
+
+    def test_tokens_come_back(self, house: House) -> None:
+        house.policy(limiter=RateLimiter(rate=10, burst=1))
+        eventually(lambda: not house.at_once(ask()))
+        eventually(lambda: house.at_once(ask())[6:8] == b"\0\1")
+
+    def test_what_is_said_with_tc_is_no_larger_than_the_query(self, house: House) -> None:
+        query = dns.message.from_wire(ask(edns=True))
+        query.use_edns(0, options=[dns.edns.CookieOption(b"12345678", b"")])
+        answers = [house.at_once(query.to_wire()) for _ in range(4)]
+        assert max(map(len, answers)) <= len(query.to_wire())
 
     def test_other_clients_are_not_concerned(self, house: House) -> None:
         assert address_in(house.at_once(ask(), client="127.0.0.2")) == ADDRESS
@@ -646,10 +684,25 @@ class TestWhateverComes:
         assert sum(house.stats.responses) == 1
 
     @settings(derandomize=True, deadline=None, max_examples=200)
-    @given(data=damaged())
-    def test_a_stranger_gets_no_more_than_was_sent(self, data: bytes) -> None:
+    @given(data=st.one_of(BYTES, damaged()), transport=st.sampled_from(("udp", "tcp")))
+    def test_a_stranger_gets_no_more_than_was_sent(self, data: bytes, transport: str) -> None:
         house = House()
-        assert len(house.at_once(data, client="192.0.2.77")) <= len(data)
+        assert len(house.at_once(data, client="192.0.2.77", transport=transport)) <= len(data)
+
+    @settings(derandomize=True, deadline=None, max_examples=200)
+    @given(data=st.one_of(BYTES, damaged()), transport=st.sampled_from(("udp", "tcp")))
+    def test_who_cannot_be_understood_gets_no_more_than_was_sent(self, data: bytes, transport: str) -> None:
+        answer = House().responder.begin(data, LOCALHOST, transport)
+        if isinstance(answer, bytes) and answer and rcode_of(answer) == "FORMERR":
+            assert len(answer) <= len(data)
+
+    @settings(derandomize=True, deadline=None, max_examples=100)
+    @given(data=st.one_of(BYTES, damaged()))
+    def test_who_is_over_his_rate_gets_no_more_than_was_sent(self, data: bytes) -> None:
+        house = House()
+        house.policy(limiter=RateLimiter(rate=1e-9, burst=1))
+        house.responder.begin(ask(), LOCALHOST, "udp")
+        assert all(len(house.at_once(data)) <= len(data) for _ in range(2))
 
     @settings(derandomize=True, deadline=None, max_examples=100)
     @given(name=st.binary(min_size=1, max_size=63))

@@ -114,6 +114,7 @@ def test_l2(house: House) -> None:
     stats.redis_errors["oom"] += 3
     stats.redis_rejected["format"] += 4
     stats.redis_dropped_writes, stats.redis_budget_exceeded, stats.redis_bytes_saved = 5, 6, 7
+    stats.redis_held_back_writes = 9
     house.reading = Reading(stats, warming=WarmingState("done", cold=False, entries=8, seconds=1.5, ended="why"))
     assert house.described("l2") == {
         "redis": "redis://192.0.2.1:6379/0 (redis-url)",
@@ -125,6 +126,7 @@ def test_l2(house: House) -> None:
         "errors": {"oom": 3},
         "rejected": {"format": 4},
         "dropped_writes": 5,
+        "held_back_writes": 9,
         "budget_exceeded": 6,
         "bytes_saved": 7,
         "warming": {"state": "done", "cold": False, "entries": 8, "seconds": 1.5, "ended": "why"},

@@ -114,12 +114,12 @@ def test_the_responders_part() -> None:
     assert (policy.udp_size, policy.stale_reply_ttl, policy.query_log) == (1400, 7, True)
     assert policy.tcp_idle_timeout == 8.5
     assert (policy.allow.allows("192.0.2.9"), policy.allow.allows("127.0.0.1")) == (True, False)
-    assert [policy.limiter.allows("192.0.2.9", 0.0) for _ in range(3)] == [True, True, False]
+    assert [policy.limiter.allows("192.0.2.9", 0.0, "udp") for _ in range(3)] == [True, True, False]
 
 
 def test_the_rate_limit_is_off_by_default() -> None:
     policy = wiring.responder_policy(settings())
-    assert all(policy.limiter.allows("192.0.2.9", 0.0) for _ in range(1000))
+    assert all(policy.limiter.allows("192.0.2.9", 0.0, "udp") for _ in range(1000))
 
 
 class TestRedis:
@@ -305,7 +305,7 @@ class TestReload:
             wiring.resolver_policy(given),
             dataclasses.replace(responder, allow=None, limiter=None),  # type: ignore[arg-type]
             responder.allow._networks,
-            (responder.limiter.rate, responder.limiter._burst),
+            (responder.limiter.rate, responder.limiter.burst),
         )
 
 
