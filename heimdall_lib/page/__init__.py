@@ -36,7 +36,6 @@ def _policy(page: str) -> str:
 
 HEADERS = (
     ("Content-Security-Policy", _policy(HTML.decode())),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
 )

@@ -202,7 +202,6 @@ class TestPage:
         own = set(request(process, "/").headers) - set(request(process, "/stats").headers)
         assert own == {
             "Content-Security-Policy",
-            "Cross-Origin-Opener-Policy",
             "Cross-Origin-Resource-Policy",
             "Referrer-Policy",
         }
