@@ -21,10 +21,10 @@ __all__ = ["heimdall", "redis", "upstream"]
 REBOUND = "rebound.example"
 """A name that the browser takes to this machine, as an attacker's name server would."""
 
-_CHROMIUM = shutil.which("chromium")
-_NEEDED = {"chromium": _CHROMIUM, "playwright": importlib.util.find_spec("playwright")}
+CHROMIUM = shutil.which("chromium")
+_NEEDED = {"chromium": CHROMIUM, "playwright": importlib.util.find_spec("playwright")}
 _MISSING = [name for name, found in _NEEDED.items() if not found]
-_FLAGS = (
+FLAGS = (
     "--no-sandbox",  # the tests may run as root in a container
     "--disable-gpu",
     "--disable-quic",
@@ -48,7 +48,7 @@ def browser() -> "Iterator[Browser]":
 
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_FLAGS))
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield started
         started.close()
 

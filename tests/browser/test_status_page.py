@@ -71,7 +71,7 @@ def test_figures_move_with_what_is_asked(server: Heimdall, open_page: Open) -> N
     for _ in range(3):
         server.ask(NAME)
     poll(page)
-    expect(page.locator("#queries-more")).to_have_text(f"{before + 3} since the start")
+    expect(page.locator("#queries-more")).to_have_text(f"{before + 3} in all")
     expect(page.locator("#l1")).to_have_text(re.compile("[1-9][0-9]* %"))
     expect(page.locator("#sentence")).to_contain_text("queries a second")
     expect(cell(page, "sources", "upstream")).to_contain_text("%")
