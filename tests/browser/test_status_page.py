@@ -67,11 +67,13 @@ def with_stats(page: Page, **parts: Any) -> None:
 def test_figures_move_with_what_is_asked(server: Heimdall, open_page: Open) -> None:
     page = open_page(address(server))
     expect(page.locator("#sentence")).to_contain_text("● All is well")
+    said = page.get_by_role("status").first.text_content()
     before = int(str(page.locator("#queries-more").text_content()).split()[0])
     for _ in range(3):
         server.ask(NAME)
     poll(page)
     expect(page.locator("#queries-more")).to_have_text(f"{before + 3} in all")
+    assert page.get_by_role("status").first.text_content() == said, "a screen reader is told of states, not of figures"
     expect(page.locator("#l1")).to_have_text(re.compile("[1-9][0-9]* %"))
     expect(page.locator("#sentence")).to_contain_text("queries a second")
     expect(cell(page, "sources", "upstream")).to_contain_text("%")
@@ -172,6 +174,7 @@ def test_trouble_is_told_first(server: Heimdall, open_page: Open) -> None:
         workers=[worker],
     )
     expect(page.locator("#sentence")).to_contain_text("✖ Something is wrong")
+    expect(page.get_by_role("status").first).to_contain_text("Not ready for traffic: draining.")
     assert page.locator("#remarks li").all_text_contents() == [
         "▲ Not ready for traffic: draining.",
         "✖ No upstream server answers: what is cached is served, even past its time.",
@@ -194,11 +197,31 @@ def test_the_fleet_is_shown_where_there_is_one(server: Heimdall, open_page: Open
     page = open_page(address(server))
     expect(page.locator("#identity")).to_contain_text("up")
     expect(page.locator("#fleet-box")).to_be_hidden()
-    known = {"version": "1.2.3", "queries_per_second": 1234.5, "l1_hit_ratio": 0.999, "l2_hit_ratio": 0.9}
-    replicas = [{"replica": "ab12", "host": "heimdall-0", "seen_seconds_ago": 75, **known}]
+    known = {"version": "1.2.3", "uptime_seconds": 7260, "l1_hit_ratio": 0.999, "l2_hit_ratio": 0.9}
+    replicas = [
+        {
+            **known,
+            "id": "0123456789abcdef",
+            "host": "pod-0",
+            "here": True,
+            "seen_seconds_ago": 0.3,
+            "queries_per_second": 1,
+        },
+        {
+            **known,
+            "id": "fedcba9876543210",
+            "host": "pod-1",
+            "here": False,
+            "seen_seconds_ago": 8,
+            "queries_per_second": 1234.5,
+        },
+    ]
     with_stats(page, fleet=replicas)
-    row = cell(page, "fleet", "heimdall-0").locator("td")
-    expect(row).to_have_text(["heimdall-0 (ab12)", "1.2.3", "1 min 15 s ago", "1,235", "99.9 %", "90 %"])
+    for host, cells in {
+        "pod-0": ["pod-0, this one", "1.2.3", "2 h 1 min", "now", "1 /s", "99.9 %", "90 %"],
+        "pod-1": ["pod-1 (fedcba98)", "1.2.3", "2 h 1 min", "8 s ago", "1,235 /s", "99.9 %", "90 %"],
+    }.items():
+        expect(cell(page, "fleet", host).locator("td")).to_have_text(cells)
 
 
 def test_it_says_when_the_server_is_gone_and_recovers(heimdall: Launcher, upstream: Upstream, open_page: Open) -> None:
