@@ -17,6 +17,7 @@ SAMPLE_SECONDS = 5.0
 _SAMPLES_PER_MINUTE = 12
 _POINTS = 15 * _SAMPLES_PER_MINUTE
 _SERVFAIL = 2
+_FOR_WANT_OF_ROOM = ("overload", "connection_limit")
 _ALL = "all"
 
 Figures = dict[str, float | None]
@@ -30,7 +31,7 @@ class Snapshot:
     at: float
     queries: int
     servfail: int
-    dropped: int
+    shed: int
     l1: tuple[int, int]
     l2: tuple[int, int]
     durations: Mapping[str, Sequence[int]]
@@ -43,7 +44,7 @@ def snapshot(stats: Stats, at: float) -> Snapshot:
         at=at,
         queries=sum(stats.queries.values()),
         servfail=stats.responses[_SERVFAIL],
-        dropped=sum(stats.dropped.values()),
+        shed=sum(stats.dropped[reason] for reason in _FOR_WANT_OF_ROOM),
         l1=(stats.cache_hits, stats.cache_misses),
         l2=(stats.redis_hits, stats.redis_misses),
         durations={_ALL: tuple(map(sum, zip(*durations.values(), strict=True))), **durations},
@@ -56,7 +57,7 @@ def between(old: Snapshot, new: Snapshot) -> Figures:
     figures: Figures = {
         "queries_per_second": round((new.queries - old.queries) / seconds, 1),
         "servfail_per_second": round((new.servfail - old.servfail) / seconds, 2),
-        "dropped_per_second": round((new.dropped - old.dropped) / seconds, 2),
+        "shed_per_second": round((new.shed - old.shed) / seconds, 2),
         "l1_hit_ratio": _ratio(old.l1, new.l1),
         "l2_hit_ratio": _ratio(old.l2, new.l2),
     }

@@ -166,7 +166,7 @@ def test_trouble_is_told_first(server: Heimdall, open_page: Open) -> None:
         ready=False,
         not_ready="draining",
         last_minute=stats["last_minute"]
-        | {"queries_per_second": 10, "servfail_per_second": 2, "dropped_per_second": 3},
+        | {"all_per_second": 10, "stale_per_second": 0.5, "servfail_per_second": 2, "shed_per_second": 3},
         l2=stats["l2"] | {"redis": "redis://192.0.2.1:6379/0 (--redis-url)", "breaker_open": True},
         upstreams=[
             {"server": "udp://192.0.2.2:53", "up": False, "round_trip_ms": 0, "queries": 9, "failures": {"timeout": 9}}
@@ -179,8 +179,9 @@ def test_trouble_is_told_first(server: Heimdall, open_page: Open) -> None:
         "▲ Not ready for traffic: draining.",
         "✖ No upstream server answers: what is cached is served, even past its time.",
         "✖ 20 % of the answers are SERVFAIL.",
-        "▲ 3 queries a second are not answered as asked: see Load.",
-        "▲ Redis is left alone after errors or slowness, the breaker is open: upstream is asked more.",
+        "▲ 5 % of the answers are stale.",
+        "▲ 3 a second find no room: see Load.",
+        "▲ Redis is left alone after errors or slowness: the breaker is open.",
         "✖ Worker 2 does not answer.",
     ]
     assert cell(page, "workers", "4711").locator("td").all_text_contents() == [

@@ -9,7 +9,7 @@ from heimdall_lib.stats import Stats
 def test_nothing_happened() -> None:
     figures = between(snapshot(Stats(), 10.0), snapshot(Stats(), 15.0))
     assert {name: value for name, value in figures.items() if value is not None} == {
-        **dict.fromkeys(("queries_per_second", "servfail_per_second", "dropped_per_second"), 0),
+        **dict.fromkeys(("queries_per_second", "servfail_per_second", "shed_per_second"), 0),
         **{f"{source}_per_second": 0 for source in ("all", "l1", "l2", "upstream", "stale", "local")},
     }
     assert {"l1_hit_ratio", "l2_hit_ratio", "all_median_ms", "l1_p99_ms"} <= set(figures)
@@ -22,12 +22,13 @@ def test_rates_and_ratios_are_of_what_happened_between() -> None:
     stats.queries["udp"] += 30
     stats.queries["tcp"] += 20
     stats.responses[2] += 1
-    stats.dropped["overload"] += 2
+    for reason in stats.dropped:  # of which those are shed that found no room
+        stats.dropped[reason] += 1
     stats.cache_hits, stats.redis_hits = 3, 1
     stats.cache_misses += 1
     stats.redis_misses += 1
     figures = between(old, snapshot(stats, 15.0))
-    assert (figures["queries_per_second"], figures["servfail_per_second"], figures["dropped_per_second"]) == (
+    assert (figures["queries_per_second"], figures["servfail_per_second"], figures["shed_per_second"]) == (
         10,
         0.2,
         0.4,
