@@ -16,7 +16,7 @@ _NOBODY, _OWN_PAGE = "none", "same-origin"  # who made a browser ask, by its own
 
 def why_no_change(environ: Mapping[str, Any], token: bytes) -> str:
     """Return why a request may change nothing, empty when it may."""
-    why = _why_not_known(environ, token)
+    why = _why_not_trusted(environ, token)
     if why or token or not _from_a_page(environ):
         return why
     # Any page may make a browser on this machine ask, and the browser says which page it was. Of a page whose name
@@ -28,13 +28,13 @@ def why_no_change(environ: Mapping[str, Any], token: bytes) -> str:
 
 def why_no_names(environ: Mapping[str, Any], token: bytes) -> str:
     """Return why who asks is not shown the names that were asked for, empty when it is."""
-    why = _why_not_known(environ, token)
+    why = _why_not_trusted(environ, token)
     if why or token or _is_addressed_as_loopback(environ):  # a browser names no page when one only reads
         return why
     return "without an admin token names are shown under the addresses localhost and 127.0.0.1 only"
 
 
-def _why_not_known(environ: Mapping[str, Any], token: bytes) -> str:
+def _why_not_trusted(environ: Mapping[str, Any], token: bytes) -> str:
     if token:
         given = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1", "replace")
         right = hmac.compare_digest(given, b"Bearer " + token)
