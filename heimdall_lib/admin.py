@@ -1,27 +1,26 @@
 """The HTTP side: metrics, health, readiness and what the process knows of itself.
 
 Rules: a request never touches the query path but by asking a real query; no secret and no address of a client in any
-answer; an unknown path is 404, another method 405; what changes anything needs the token or, when there is none, comes
-from this machine and from no web page.
+answer; an unknown path is 404, another method 405; what changes anything, and what tells names that were asked for,
+is for those whom ``permission`` admits.
 """
 
-import hmac
 import json
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv6Address, ip_address
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from gevent.pywsgi import WSGIServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from heimdall_lib import wire
+from heimdall_lib import page, wire
 from heimdall_lib.errors import ChannelError, WireError
 from heimdall_lib.invalidations import EVERYTHING, Flush
 from heimdall_lib.names import type_number
+from heimdall_lib.permission import why_no_change, why_no_names
 
 log = logging.getLogger("heimdall.admin")
 
@@ -34,6 +33,13 @@ class _BadRequest(Exception):  # noqa: N818 - the asker's fault, not ours
     """What is wrong with a request, in words for whoever sent it."""
 
 
+class Stats(Protocol):
+    """What tells of the server."""
+
+    def __call__(self, *, names: bool, series: bool) -> Mapping[str, object]:
+        """Return what is known, ready for JSON; with names that were asked for, and the course of figures."""
+
+
 class Admin:
     """A WSGI application."""
 
@@ -43,7 +49,7 @@ class Admin:
         registry: CollectorRegistry,
         answers: Callable[[], str],
         ready: Callable[[], str],
-        stats: Callable[[], Mapping[str, object]],
+        stats: Stats,
         flush: Callable[[Flush], Mapping[str, object]],
         entry: Callable[[bytes, int], Mapping[str, object]],
         token: str,
@@ -57,6 +63,7 @@ class Admin:
         self._entry = entry
         self._token = token.encode()
         self._routes: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+            "/": lambda _: ("200 OK", "text/html; charset=utf-8", page.HTML),
             "/metrics": self._metrics,
             "/healthz": lambda _: _health(self._answers()),
             "/health": lambda _: _health(self._answers()),
@@ -74,6 +81,7 @@ class Admin:
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
+            *(page.HEADERS if content_type.startswith("text/html") else ()),
         ]
         if status.startswith("405"):
             headers.append(("Allow", "POST" if environ["PATH_INFO"] in self._changing else "GET, HEAD"))
@@ -88,7 +96,7 @@ class Admin:
             return _text("404 Not Found", "no such page: try " + " ".join((*self._routes, *self._changing)))
         if method not in (("POST",) if changes else ("GET", "HEAD")):
             return _text("405 Method Not Allowed", "POST only" if changes else "GET only")
-        why_not = self._why_not_allowed(environ) if changes else ""
+        why_not = why_no_change(environ, self._token) if changes else ""
         try:
             return _json("403 Forbidden", {"error": why_not}) if why_not else route(environ)
         except _BadRequest as error:
@@ -98,17 +106,6 @@ class Admin:
         except Exception:
             log.exception("%s could not be answered", path)
             return _text("500 Internal Server Error", "see the log")
-
-    def _why_not_allowed(self, environ: Mapping[str, Any]) -> str:
-        """Return why a request may change nothing, empty when it may."""
-        if self._token:
-            given = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1", "replace")
-            right = hmac.compare_digest(given, b"Bearer " + self._token)
-            return "" if right else "this needs the admin token: Authorization: Bearer ..."
-        if not _is_loopback(environ["REMOTE_ADDR"]):
-            return "without an admin token this is answered on loopback only"
-        # A browser on this machine may send what any page tells it to, and says so.
-        return "without an admin token no web page may ask this" if "HTTP_ORIGIN" in environ else ""
 
     def _flush_cache(self, environ: Mapping[str, Any]) -> Answer:
         fields = _fields(environ, "name", "type", "subtree", "all")
@@ -128,8 +125,14 @@ class Admin:
         encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
         return "200 OK", content_type, encode(self._registry)
 
-    def _show_stats(self, _environ: Mapping[str, Any]) -> Answer:
-        return "200 OK", "application/json", json.dumps(self._stats(), indent=2).encode() + b"\n"
+    def _show_stats(self, environ: Mapping[str, Any]) -> Answer:
+        series = _truth(_fields(environ, "series"), "series")
+        hidden = why_no_names(environ, self._token)
+        stats = self._stats(names=not hidden, series=series)
+        stats = {**stats, "names": {"hidden": hidden}} if hidden else stats
+        # Written for a person, but not with each of thousands of figures on a line of its own.
+        text = json.dumps(stats, indent=None if series else 2)
+        return "200 OK", "application/json", text.encode() + b"\n"
 
 
 def serve(sock: socket.socket, application: Admin) -> WSGIServer:
@@ -147,15 +150,6 @@ def _text(status: str, text: str) -> Answer:
 
 def _json(status: str, answer: Mapping[str, object]) -> Answer:
     return status, "application/json", json.dumps(answer).encode() + b"\n"
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return (mapped or ip).is_loopback
 
 
 def _fields(environ: Mapping[str, Any], *known: str) -> dict[str, str]:

@@ -24,12 +24,14 @@ from heimdall_lib.errors import ListenError, SettingError, WorkerError
 from heimdall_lib.invalidations import Flush
 from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.process import Server
+from heimdall_lib.series import SAMPLE_SECONDS
 from heimdall_lib.server import listen
 from heimdall_lib.settings import Endpoint, Settings
-from heimdall_lib.status import SAMPLE_SECONDS, Status
+from heimdall_lib.status import Status
 from heimdall_lib.supervised import Supervised
 from heimdall_lib.supervisor import Supervisor
 from heimdall_lib.tally import Reading
+from heimdall_lib.top_names import TopNames
 from heimdall_lib.workers import WORKER
 
 log = logging.getLogger("heimdall.app")
@@ -60,6 +62,9 @@ class Service(Protocol):
 
     def look(self) -> Reading:
         """Return what was counted and what is held now."""
+
+    def names(self) -> TopNames:
+        """Return which names clients ask for most."""
 
     def pids(self) -> Sequence[int]:
         """Return the ids of other processes that belong to it."""
@@ -127,6 +132,7 @@ class Heimdall:
             web = [sockets.tcp(settings.http_bind_addr)] if settings.http_bind_addr else []
         self._status = Status(
             look=self._service.look,
+            names=self._service.names,
             unready=self._service.unready,
             redis=wiring.redis_words(settings),
             shown=lambda: self._settings.shown,

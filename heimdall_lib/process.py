@@ -15,12 +15,13 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from heimdall_lib import __version__, healthcheck, wiring
+from heimdall_lib import __version__, healthcheck, top_names, wiring
 from heimdall_lib import log as logs
 from heimdall_lib.cache_commands import CacheCommands
 from heimdall_lib.invalidations import Flush, Invalidations
 from heimdall_lib.memory_cache import MemoryCache
 from heimdall_lib.names import ChaosAnswers
+from heimdall_lib.popularity import FADE_SECONDS
 from heimdall_lib.ready import ReadyAnswers
 from heimdall_lib.replica import Replica
 from heimdall_lib.resolver import Resolver
@@ -35,12 +36,14 @@ from heimdall_lib.shared_cache.cache import NoSharedCache
 from heimdall_lib.shared_cache.fleet import Fleet, NoFleet, RedisFleet
 from heimdall_lib.stats import Stats
 from heimdall_lib.tally import Reading
+from heimdall_lib.top_names import TopNames
 from heimdall_lib.upstream.forwarder import Forwarder
 
 log = logging.getLogger("heimdall.process")
 
 _PURGE_STEP = 500  # entries taken out of L1 before others get their turn: well under a millisecond
 _PROBE_SECONDS = 0.5
+_TOP_KEYS = 4 * top_names.MOST  # of which some may be the same question, with and without DO and CD
 _SELF_QUERY_SECONDS = 1.0
 _REDIS_STOP_SECONDS = 1.0
 _FINISH_POLL_SECONDS = 0.01
@@ -118,7 +121,7 @@ class Server:
             udp.start()
         for tcp in self._tcp:
             tcp.start()
-        for task in (self._purge, self._probe):
+        for task in (self._purge, self._probe, self._fade):
             gevent.spawn(task)
         log.info("datagrams by %s", self._udp[0].io.name)
         gc.collect()
@@ -181,6 +184,14 @@ class Server:
         """Return where the answers to a question are."""
         return self._commands.entry(name, qtype)
 
+    def names(self) -> TopNames:
+        """Return which names were found in L1 most of late, and for which L1 had no answer most."""
+        names: dict[str, list[top_names.Asked]] = {}
+        for kind, counts in zip(top_names.KINDS, (self._resolver.popularity, self._resolver.missed), strict=True):
+            names[kind] = top_names.in_words(counts.top(_TOP_KEYS))  # 1 ms when there are many
+            gevent.sleep(0)
+        return names
+
     def pids(self) -> list[int]:
         """Return the ids of other processes that belong to this one: there are none."""
         return []
@@ -213,3 +224,10 @@ class Server:
         while True:
             gevent.sleep(_PROBE_SECONDS)
             self._forwarder.probe()
+
+    def _fade(self) -> None:
+        while True:
+            gevent.sleep(FADE_SECONDS)
+            for counts in (self._resolver.popularity, self._resolver.missed):
+                counts.fade()
+                gevent.sleep(0)

@@ -90,7 +90,7 @@ class Resolver:
         self.policy = policy
         self._memory = memory
         self._failures = FailureCache()
-        self.popularity = Popularity()
+        self.popularity, self.missed = Popularity(), Popularity()
         self._shared = shared
         self._invalidations = invalidations
         self._upstreams = upstreams
@@ -116,6 +116,7 @@ class Resolver:
         entry = self._memory.held(key)
         if entry is not None and now < entries.expires_at(entry):
             return Outcome("l1", entry)  # another query brought it since
+        self.missed[key] += 1
         failure = self._failures.get(key, now)
         if failure is not None:
             return self.stale(key) or Outcome("l1", failure=failure, remembered=True)

@@ -1,20 +1,20 @@
 """What the server knows of itself, as plain data: for ``/stats`` and the readiness check.
 
-Rules: it reads, never writes, what the rest of the house keeps; no secret (settings come redacted), no client.
+Rules: it reads, never writes, what the rest of the house keeps; no secret (settings come redacted), no client; names
+that clients asked for only when they are wanted.
 """
 
+import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from heimdall_lib import __version__
 from heimdall_lib.names import rcode_name
+from heimdall_lib.series import SAMPLE_SECONDS, Series, snapshot
 from heimdall_lib.stats import Histogram, Stats
 from heimdall_lib.tally import Reading
-
-SAMPLE_SECONDS = 5.0
-_SAMPLES = 13  # one minute
+from heimdall_lib.top_names import TopNames
 
 
 class Status:
@@ -24,21 +24,23 @@ class Status:
         self,
         *,
         look: Callable[[], Reading],
+        names: Callable[[], TopNames],
         unready: Callable[[], str],
         redis: str,
         shown: Callable[[], Mapping[str, str]],
     ) -> None:
-        """Show what ``look`` returns: the reading of one process or the sum over several.
+        """Show what ``look`` and ``names`` return: the reading of one process or the sum over several.
 
         ``unready`` returns why clients should go elsewhere though it has started, ``shown`` the effective settings
         without secrets; ``redis`` says which Redis is in use and why.
         """
         self._look = look
+        self._names = names
         self._unready = unready
         self._redis = redis
         self._shown = shown
         self._started_at = time.monotonic()
-        self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
+        self._series = Series(snapshot(Stats(), self._started_at))
         self.not_ready = "starting"
         """Why it is not ready for traffic, whatever its service says; empty once it has started."""
 
@@ -47,17 +49,25 @@ class Status:
         return self.not_ready or self._unready()
 
     def sample(self) -> None:
-        """Take note of the count of queries; to be called every ``SAMPLE_SECONDS``."""
-        self._samples.append((time.monotonic(), _total(self._look().stats)))
+        """Take note of the counters; to be called every ``SAMPLE_SECONDS``."""
+        self._series.add(snapshot(self._look().stats, time.monotonic()))
 
-    def describe(self) -> dict[str, object]:
-        """Return everything, ready for JSON; durations are seconds, sizes bytes."""
-        reading = self._look()
+    def describe(self, *, names: bool, series: bool) -> dict[str, object]:
+        """Return everything, ready for JSON; durations are seconds, sizes bytes.
+
+        ``names`` adds those that clients ask for most, ``series`` the course of the last quarter of an hour.
+        """
+        reading, now = self._look(), time.monotonic()
+        minute = self._series.last_minute(snapshot(reading.stats, now))
+        not_ready = self.unready()
         described = {
             "version": __version__,
-            "uptime_seconds": round(time.monotonic() - self._started_at, 3),
-            "ready": not self.unready(),
-            "queries": {**_queries(reading.stats), "per_second": self._rate(_total(reading.stats))},
+            "host": socket.gethostname(),
+            "uptime_seconds": round(now - self._started_at, 3),
+            "ready": not not_ready,
+            "not_ready": not_ready,
+            "queries": {**_queries(reading.stats), "per_second": minute["queries_per_second"]},
+            "last_minute": minute,
             "l1": _l1(reading),
             "l2": {"redis": self._redis, **_l2(reading.stats), "warming": asdict(reading.warming)},
             "upstreams": _upstreams(reading),
@@ -65,12 +75,11 @@ class Status:
         }
         if reading.workers:
             described["workers"] = [asdict(worker) for worker in reading.workers]
+        if names:
+            described["names"] = {kind: [one._asdict() for one in asked] for kind, asked in self._names().items()}
+        if series:
+            described["series"] = {"step_seconds": SAMPLE_SECONDS, **self._series.columns()}
         return described
-
-    def _rate(self, count: int) -> float:
-        """Return the queries per second over the last minute, or since the start if that is less."""
-        since, before = self._samples[0] if self._samples else (self._started_at, 0)
-        return round((count - before) / max(time.monotonic() - since, 0.001), 1)
 
 
 def _queries(stats: Stats) -> dict[str, object]:
@@ -127,10 +136,6 @@ def _upstreams(reading: Reading) -> list[dict[str, object]]:
         }
         for server, stats in reading.stats.upstreams.items()
     ]
-
-
-def _total(stats: Stats) -> int:
-    return sum(stats.queries.values())
 
 
 def _ratio(hits: int, misses: int) -> float | None:

@@ -84,6 +84,8 @@ class Supervised:
             self._stop.set()
         elif wanted == "reading" and self._server:
             return plain(self._server.look())
+        elif wanted == "names" and self._server:
+            return self._server.names()
         elif wanted == "forget" and self._server:
             return self._server.forget(unpacked_flush(argument))
         elif wanted == "flush" and self._server:

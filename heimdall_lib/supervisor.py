@@ -13,12 +13,13 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from heimdall_lib import healthcheck
+from heimdall_lib import healthcheck, top_names
 from heimdall_lib.errors import ChannelError
 from heimdall_lib.invalidations import Flush
 from heimdall_lib.server.listen import Sockets
 from heimdall_lib.settings import Endpoint, Settings
 from heimdall_lib.tally import Reading, Tally
+from heimdall_lib.top_names import TopNames
 from heimdall_lib.workers import ASK_SECONDS, Worker, packed, packed_flush
 
 log = logging.getLogger("heimdall.supervisor")
@@ -108,6 +109,11 @@ class Supervisor:
         self._together(Worker.read)
         readings = [worker.reading for worker in self._workers if worker.reading]
         return self._tally.total(readings, [worker.state() for worker in self._workers])
+
+    def names(self) -> TopNames:
+        """Return which names were asked for most, of those that the workers name: the sum over who answers."""
+        lists, _ = self.ask_all("names")
+        return top_names.total(lists.values())
 
     def pids(self) -> list[int]:
         """Return the ids of the workers' processes."""

@@ -111,6 +111,9 @@ def test_metrics_and_stats_are_the_sum(pair: Heimdall, upstream: Upstream) -> No
     assert stats["l1"]["entries"] == asked_upstream
     assert [each["queries"] for each in stats["upstreams"]] == [asked_upstream]
     assert (stats["ready"], stats["settings"]["workers"]) == (True, "2")
+    missed = {each["name"]: each["times"] for each in stats["names"]["missed"]}
+    assert missed == {NAME: upstream.count(NAME), **{f"n{number}.example.com": 1 for number in range(7)}}
+    assert [each["name"] for each in stats["names"]["asked"]] == [NAME]
 
 
 def test_the_redis_cache_is_shared_by_the_workers_and_up_when_it_is_for_all(

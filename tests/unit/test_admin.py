@@ -1,7 +1,10 @@
 """The HTTP side, called as a WSGI server would call it."""
 
+import base64
+import hashlib
 import inspect
 import json
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from heimdall_lib import permission
 from heimdall_lib.admin import Admin, serve
 from heimdall_lib.errors import ChannelError
 from heimdall_lib.invalidations import EVERYTHING, Flush
@@ -16,6 +20,8 @@ from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.stats import Stats
 from heimdall_lib.tally import Reading
 from tests.fakes import Lines
+
+FROM_HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8080"}
 
 
 @dataclass
@@ -28,6 +34,7 @@ class Process:
 
     token: str = ""
     flushed: list[Flush] = field(default_factory=list)
+    wanted: list[tuple[bool, bool]] = field(default_factory=list)
     gone: bool = False
 
     def flush(self, flush: Flush) -> Mapping[str, object]:
@@ -39,12 +46,16 @@ class Process:
     def entry(self, name: bytes, qtype: int) -> Mapping[str, object]:
         return {"name": name.hex(), "type": qtype}
 
+    def show(self, *, names: bool, series: bool) -> Any:
+        self.wanted.append((names, series))
+        return self.stats
+
     def admin(self) -> Admin:
         return Admin(
             registry=registry(StatsCollector(lambda: Reading(Stats(), entries=7, size=700))),
             answers=lambda: self.answers,
             ready=lambda: self.ready,
-            stats=lambda: self.stats,
+            stats=self.show,
             flush=self.flush,
             entry=self.entry,
             token=self.token,
@@ -61,7 +72,7 @@ class Response:
 def request(process: Process, path: str, method: str = "GET", **environ: str) -> Response:
     started: list[tuple[str, list[tuple[str, str]]]] = []
     body: Iterable[bytes] = process.admin()(
-        {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", "REMOTE_ADDR": "127.0.0.1", **environ},
+        {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", **FROM_HERE, **environ},
         lambda status, headers: started.append((status, headers)),
     )
     [(status, headers)] = started
@@ -122,6 +133,87 @@ def test_stats_as_json(process: Process) -> None:
     assert response.body.endswith("}\n")
 
 
+class TestStats:
+    def test_names_are_shown_to_who_asks_on_loopback(self, process: Process) -> None:
+        request(process, "/stats")
+        assert process.wanted == [(True, False)]
+
+    @pytest.mark.parametrize(
+        ("asker", "why"),
+        [
+            ({"REMOTE_ADDR": "192.0.2.1"}, "without an admin token this is answered on loopback only"),
+            (
+                {"HTTP_HOST": "evil.example:8080"},  # a name that was made to point here: DNS rebinding
+                "without an admin token names are shown under the addresses localhost and 127.0.0.1 only",
+            ),
+        ],
+    )
+    def test_others_are_told_why_they_see_none(self, process: Process, asker: Mapping[str, str], why: str) -> None:
+        response = request(process, "/stats", **asker)
+        assert process.wanted == [(False, False)]
+        assert json.loads(response.body) == {**process.stats, "names": {"hidden": why}}
+
+    def test_with_a_token_it_decides_alone(self, process: Process) -> None:
+        process.token = TOKEN
+        request(process, "/stats")
+        request(process, "/stats", HTTP_AUTHORIZATION=f"Bearer {TOKEN}x")
+        request(process, "/stats", HTTP_AUTHORIZATION=f"Bearer {TOKEN}", REMOTE_ADDR="192.0.2.1", HTTP_HOST="a.example")
+        assert [names for names, _ in process.wanted] == [False, False, True]
+
+    def test_the_course_of_figures_is_for_who_wants_it_and_then_all_is_one_line(self, process: Process) -> None:
+        response = request(process, "/stats", QUERY_STRING="series=true")
+        assert process.wanted == [(True, True)]
+        assert response.body.count("\n") == 1
+        assert json.loads(response.body) == process.stats
+
+    def test_other_fields_are_refused(self, process: Process) -> None:
+        response = request(process, "/stats", QUERY_STRING="serious=true")
+        assert response.status == "400 Bad Request"
+        assert json.loads(response.body) == {"error": "unknown field: this takes series"}
+
+
+class TestPage:
+    def test_it_is_html(self, process: Process) -> None:
+        response = request(process, "/")
+        assert (response.status, response.headers["Content-Type"]) == ("200 OK", "text/html; charset=utf-8")
+        assert response.body.startswith("<!DOCTYPE html>")
+
+    def test_it_may_run_its_own_script_and_load_nothing_from_elsewhere(self, process: Process) -> None:
+        response = request(process, "/")
+        policy = dict(each.split(" ", 1) for each in response.headers["Content-Security-Policy"].split("; "))
+        assert policy == {
+            "default-src": "'none'",
+            "connect-src": "'self'",
+            "img-src": "data:",
+            "script-src": self.hashed("script", response.body),
+            "style-src": self.hashed("style", response.body),
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+            "require-trusted-types-for": "'script'",
+            "trusted-types": "'none'",
+        }
+
+    def test_there_is_one_script_and_one_style_and_nothing_else_is_loaded(self, process: Process) -> None:
+        body = request(process, "/").body
+        assert [len(re.findall(f"<{tag}\\b", body)) for tag in ("script", "style", "img", "iframe")] == [1, 1, 0, 0]
+        assert re.findall(r"https?://[^'\"\s]+", body) == ["http://www.w3.org/2000/svg"] * 2, "names, not addresses"
+        assert [word for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(") if word in body] == []
+
+    def test_only_the_page_has_a_page_s_headers(self, process: Process) -> None:
+        own = set(request(process, "/").headers) - set(request(process, "/stats").headers)
+        assert own == {
+            "Content-Security-Policy",
+            "Cross-Origin-Resource-Policy",
+            "Referrer-Policy",
+        }
+
+    @staticmethod
+    def hashed(tag: str, body: str) -> str:
+        inside = body.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
+
+
 @pytest.mark.parametrize("path", ["/nothing", "", "/metrics/", "/METRICS", "//metrics"])
 def test_an_unknown_path_is_not_found(process: Process, path: str) -> None:
     response = request(process, path)
@@ -134,14 +226,14 @@ def test_an_unknown_path_is_not_echoed(process: Process) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/stats"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/stats"])
 def test_another_method_is_not_allowed(process: Process, path: str, method: str) -> None:
     response = request(process, path, method)
     assert response.status == "405 Method Not Allowed"
     assert response.headers["Allow"] == "GET, HEAD"
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/stats", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/stats", "/nothing"])
 def test_head_is_get_without_the_body(process: Process, path: str) -> None:
     response = request(process, path, "HEAD")
     assert response.body == ""
@@ -247,16 +339,77 @@ class TestFlush:
 
     def test_a_token_is_compared_in_constant_time(self) -> None:
         """How long a refusal takes must not tell how much of the token was right, and no clock can show that here."""
-        source = inspect.getsource(Admin._why_not_allowed)
+        source = inspect.getsource(permission)
         assert "hmac.compare_digest(given" in source
-        assert "==" not in source
+        assert "given ==" not in source
 
-    def test_nor_for_a_web_page(self, process: Process) -> None:
-        assert self.flush(process, HTTP_ORIGIN="http://127.0.0.1:8080") == "403 Forbidden"
+    @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.0.0.2"])
+    def test_the_status_page_may_as_a_page_of_this_very_address(self, process: Process, host: str) -> None:
+        own = {"HTTP_HOST": host, "HTTP_ORIGIN": f"http://{host.lower()}"}
+        assert self.flush(process, **own) == "200 OK"
+        assert self.flush(process, **own, HTTP_SEC_FETCH_SITE="same-origin") == "200 OK"
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "",
+            "null",
+            "http://evil.example",
+            "http://evil.example:8080",
+            "http://127.0.0.1:3000",  # another server on this machine
+            "http://localhost:8080",  # may be another one, on ::1
+            "https://127.0.0.1:8080",
+            "http://127.0.0.1:8080.evil.example",
+            "http://evil.example,http://127.0.0.1:8080",
+            "http://127.0.0.1:8080/",
+        ],
+    )
+    def test_no_other_page_may(self, process: Process, origin: str) -> None:
+        assert self.flush(process, HTTP_ORIGIN=origin) == "403 Forbidden"
+        assert self.flush(process, HTTP_ORIGIN=origin, HTTP_SEC_FETCH_SITE="same-origin") == "403 Forbidden"
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "evil.example:8080",
+            "127.0.0.1.evil.example:8080",
+            "localhost.evil.example",
+            "localhost:8080:8080",
+            "127.0.0.1:",
+            "0.0.0.0:8080",
+            "192.0.2.1:8080",
+            "localhost@evil.example",
+            "",
+        ],
+    )
+    def test_nor_one_whose_name_was_made_to_point_here(self, process: Process, host: str) -> None:
+        assert self.flush(process, HTTP_HOST=host, HTTP_ORIGIN=f"http://{host}") == "403 Forbidden"
+
+    @pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
+    def test_nor_one_that_the_browser_calls_another(self, process: Process, site: str) -> None:
+        assert self.flush(process, HTTP_SEC_FETCH_SITE=site) == "403 Forbidden"
+        own = {"HTTP_ORIGIN": "http://127.0.0.1:8080"}
+        assert self.flush(process, **own, HTTP_SEC_FETCH_SITE=site) == "403 Forbidden"
+
+    def test_nor_one_without_an_origin_whatever_the_browser_calls_it(self, process: Process) -> None:
+        assert self.flush(process, HTTP_SEC_FETCH_SITE="same-origin") == "403 Forbidden"
+
+    def test_nor_the_status_page_from_elsewhere(self, process: Process) -> None:
+        own = {"HTTP_ORIGIN": "http://127.0.0.1:8080", "REMOTE_ADDR": "192.0.2.1"}
+        assert self.flush(process, **own) == "403 Forbidden"
+
+    def test_a_program_on_this_machine_may_by_whatever_name_it_calls_the_server(self, process: Process) -> None:
+        assert self.flush(process, HTTP_HOST="this.machine.example:8080") == "200 OK"
 
     def test_with_a_token_whoever_has_it_is_answered_from_anywhere(self, process: Process) -> None:
         process.token = TOKEN
         assert self.flush(process, REMOTE_ADDR="192.0.2.1", HTTP_AUTHORIZATION=f"Bearer {TOKEN}") == "200 OK"
+
+    def test_a_page_that_has_been_given_the_token_too(self, process: Process) -> None:
+        process.token = TOKEN
+        page = {"HTTP_HOST": "heimdall.example", "HTTP_ORIGIN": "https://heimdall.example"}
+        assert self.flush(process, **page) == "403 Forbidden"
+        assert self.flush(process, **page, HTTP_AUTHORIZATION=f"Bearer {TOKEN}") == "200 OK"
 
     @pytest.mark.parametrize("given", ["", TOKEN, f"bearer{TOKEN}", f"Bearer {TOKEN}x", "Bearer é", "Bearer \ud800"])
     def test_and_nobody_else_from_nowhere(self, process: Process, given: str) -> None:

@@ -127,6 +127,13 @@ class TestOrder:
         assert house.resolve().source == "l1"
         assert house.upstreams.asked == []
 
+    def test_what_l1_has_no_answer_for_is_counted_by_name_and_nothing_else(self, house: House) -> None:
+        assert house.resolver.lookup(parsed()) is None
+        assert house.resolver.missed.top(10) == []  # it may yet be refused, or be answered without a tier
+        for _ in range(2):
+            house.resolve()
+        assert house.resolver.missed.top(10) == [(KEY, 1)]
+
     def test_l2_is_asked_before_upstream(self, house: House) -> None:
         house.in_l2()
         outcome = house.resolve()

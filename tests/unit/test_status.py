@@ -1,6 +1,7 @@
 """What the process knows of itself."""
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from heimdall_lib import __version__
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import Status
 from heimdall_lib.tally import Reading, WarmingState, WorkerState
+from heimdall_lib.top_names import Asked, TopNames
 from tests.fakes import eventually
 
 SERVER = "udp://192.0.2.53:53"
@@ -21,15 +23,17 @@ class House:
         self.reading = Reading(self.stats, entries=1, size=120, round_trips={SERVER: 1.5})
         self.shown = {"redis-password": "***", "workers": "1"}
         self.unready = ""
+        self.names: TopNames = {"asked": [Asked("www.example.com", "A", 2.5)], "missed": []}
         self.status = Status(
             look=lambda: self.reading,
+            names=lambda: self.names,
             unready=lambda: self.unready,
             redis="redis://192.0.2.1:6379/0 (redis-url)",
             shown=lambda: self.shown,
         )
 
     def described(self, part: str) -> Any:
-        return self.status.describe()[part]
+        return self.status.describe(names=True, series=True)[part]
 
 
 @pytest.fixture
@@ -38,10 +42,23 @@ def house() -> House:
 
 
 def test_the_parts_and_that_they_are_json(house: House) -> None:
-    described = house.status.describe()
-    assert list(described) == ["version", "uptime_seconds", "ready", "queries", "l1", "l2", "upstreams", "settings"]
+    described = house.status.describe(names=False, series=False)
+    assert list(described) == [
+        *("version", "host", "uptime_seconds", "ready", "not_ready"),
+        *("queries", "last_minute", "l1", "l2", "upstreams", "settings"),
+    ]
     assert json.loads(json.dumps(described)) == described
-    assert described["version"] == __version__
+    assert (described["version"], described["host"]) == (__version__, socket.gethostname())
+
+
+def test_names_and_the_course_of_figures_are_for_who_wants_them(house: House) -> None:
+    for _ in range(3):
+        house.status.sample()
+    described = house.status.describe(names=True, series=True)
+    assert described["names"] == {"asked": [{"name": "www.example.com", "type": "A", "times": 2.5}], "missed": []}
+    assert house.described("series")["step_seconds"] == 5
+    assert house.described("series")["queries_per_second"] == [0, 0]
+    assert json.loads(json.dumps(described)) == described
 
 
 def test_uptime_counts_from_the_start(house: House) -> None:
@@ -52,10 +69,10 @@ def test_uptime_counts_from_the_start(house: House) -> None:
 
 def test_the_process_is_not_ready_until_it_is_said_to_be(house: House) -> None:
     assert house.status.not_ready == "starting"
-    assert house.described("ready") is False
+    assert (house.described("ready"), house.described("not_ready")) == (False, "starting")
     assert house.status.unready() == "starting"
     house.status.not_ready = ""
-    assert house.described("ready") is True
+    assert (house.described("ready"), house.described("not_ready")) == (True, "")
     assert house.status.unready() == ""
 
 
@@ -190,3 +207,11 @@ class TestRate:
             house.status.sample()
             house.stats.queries["udp"] += 1
         assert self.rate(house) <= 13 / 0.001
+
+    def test_the_last_minute_has_the_same_rate(self, house: House) -> None:
+        house.status.sample()
+        described = house.status.describe(names=False, series=False)
+        last_minute, queries = described["last_minute"], described["queries"]
+        assert isinstance(last_minute, dict)
+        assert isinstance(queries, dict)
+        assert last_minute["queries_per_second"] == queries["per_second"]
