@@ -19,6 +19,7 @@ _MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts 
 _TTL_AND_LENGTH = Struct("!IH")
 _ADDRESS_SIZES = {wire.UINT16.pack(wire.TYPE_A): 4, wire.UINT16.pack(wire.TYPE_AAAA): 16}
 _NO_OR_PLAIN_OPT = re.compile(rb"(\0\0\x29..\0...\0\0)?", re.DOTALL).fullmatch  # no extended rcode, no options
+_OPT_WITH_COOKIE = re.compile(rb"\0\0\x29..\0...\0(.)\0\x0a\0(.)", re.DOTALL).match  # and one option, perhaps
 _PLAIN_HEAD = bytes((0, 0, wire.QR, wire.RA, 0, 1))
 _PLAIN_AUTHENTIC = bytes((0, 0, wire.QR, wire.RA | wire.AD, 0, 1))
 
@@ -95,11 +96,19 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
         offset += 12 + length
     rest = data[offset:]
     answers = wire.UINT16.pack(len(offsets))
-    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
+    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0"):
+        return None
+    if not (_NO_OR_PLAIN_OPT(rest) or _is_opt_with_cookie(rest)):
         return None
     head = _PLAIN_AUTHENTIC if data[3] & wire.AD else _PLAIN_HEAD
     message = b"".join((head, answers, b"\0\0\0\0", question, data[first:offset]))
     return Reply(Kind.ANSWER, wire.NOERROR, message, tuple(offsets), least)
+
+
+def _is_opt_with_cookie(rest: bytes) -> bool:
+    """Say whether ``rest`` is an OPT without an extended rcode that has a cookie and nothing else."""
+    found = _OPT_WITH_COOKIE(rest)
+    return found is not None and found[1][0] == len(rest) - 11 and found[2][0] == len(rest) - 15
 
 
 def _any(data: bytes, question: bytes) -> Reply:
@@ -131,7 +140,30 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
     additional = sum(record.section == wire.ADDITIONAL for record in kept)
     wire.UINT16.pack_into(message, 10, additional)
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
+    _forget_case(message, data, question[:-4], kept)
     return bytes(message)
+
+
+def _forget_case(message: bytearray, data: bytes, asked: bytes, kept: list[wire.Record]) -> None:
+    """Lower those names that a server made of the question's, whose case was drawn for this query alone.
+
+    They are the owners that are the name ``asked`` or above it, where they are not compressed to it; and, where a
+    DNAME made an alias (RFC 6672, section 3.1), the alias's target and the owners behind it. All else passes as it is.
+    """
+    redirected = any(record.type == wire.TYPE_DNAME for record in kept)
+    for record in kept:
+        if data[record.start] < 0xC0 and (redirected or asked.endswith(wire.name(data, record.start))):
+            _lower(message, data, record.start)
+        if redirected and record.type == wire.TYPE_CNAME:
+            _lower(message, data, record.rdata)
+
+
+def _lower(message: bytearray, data: bytes, offset: int) -> None:
+    """Lower in ``message``, a copy of ``data``, a name's own labels: up to its end, or where a pointer takes over."""
+    end = wire.name_end(data, offset)
+    if data[end - 1]:
+        end -= 2
+    message[offset:end] = data[offset:end].lower()
 
 
 def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:
