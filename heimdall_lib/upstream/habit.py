@@ -27,9 +27,9 @@ class Habit:
         self._missed = 0
 
     @property
-    def known(self) -> bool | None:
-        """Whether the server does it; None as long as nobody can tell."""
-        return True if self.kept else False if self.spared_until else None
+    def given_up(self) -> bool:
+        """Whether the server does not do it, as far as anybody can tell."""
+        return self.spared_until > 0.0
 
     def seen(self) -> None:
         """Take note of a reply with it."""
@@ -46,7 +46,7 @@ class Habit:
             return True
         self.settled = False
         self._missed += 1
-        trials = _TRIALS_AFTER_BETTER_DAYS if self.kept else 1 if self.spared_until else _TRIALS
+        trials = _TRIALS_AFTER_BETTER_DAYS if self.kept else 1 if self.given_up else _TRIALS
         if self._missed < trials:
             return False
         self.spare(now)

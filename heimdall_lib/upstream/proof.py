@@ -40,11 +40,17 @@ class Proof:
         """Return ``question`` (lower case) as it is to be sent at the instant ``now``."""
         return question if now < self.case.spared_until else mixed(question)
 
+    def spare_cookies(self, now: float) -> None:
+        """Send the server no cookies for a while."""
+        self.cookies.spare(now)
+        self._tell()
+
     def given(self, reply: bytes, question: bytes, *, cookie: bool) -> bool:
         """Say whether ``reply`` is believed; ``question`` is as it was sent, with or without a cookie."""
         if reply[HEADER_SIZE : HEADER_SIZE + len(question)] == question:
             if not self.case.settled and telling(question):
                 self.case.seen()
+                self._tell()
         # A server that knows no EDNS may answer with a header alone.
         elif (self.case.kept or len(reply) > HEADER_SIZE) and not self._excused(self.case, _CASE):
             return False
@@ -55,15 +61,21 @@ class Proof:
         if found:
             if not self.cookies.settled:
                 self.cookies.seen()
+                self._tell()
             return True
         return (found is None and not self.cookies.kept) or self._excused(self.cookies, _COOKIE)
 
     def _excused(self, habit: Habit, what: str) -> bool:
         """Say whether a reply that lacks ``what`` is believed all the same."""
-        given_up_before = habit.spared_until
+        given_up_before = habit.given_up
         if not habit.missed(time.monotonic()):
             self._stats.failures[what] += 1
             return False
         if not given_up_before:
             log.warning(_GIVEN_UP[what], self._server)
+            self._tell()
         return True
+
+    def _tell(self) -> None:
+        self._stats.lower_case = self.case.given_up
+        self._stats.cookies = self.cookies.kept

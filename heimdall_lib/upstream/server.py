@@ -98,18 +98,15 @@ class Upstream:
         return reply
 
     def describe(self) -> dict[str, object]:
-        """Return how the server does, for people; the smoothed round trip is in milliseconds.
-
-        What it does to prove its replies over UDP is None as long as nobody can tell.
-        """
+        """Return how the server does, for people; the smoothed round trip is in milliseconds."""
         return {
             "server": str(self.server),
             "up": not self.resting,
             "round_trip_ms": round(self.round_trip * 1000, 3),
             "queries": self._stats.queries,
             "failures": dict(self._stats.failures),
-            "repeats_case": self._proof.case.known,
-            "gives_cookies": self._proof.cookies.known,
+            "cookies": self._stats.cookies,
+            "lower_case": self._stats.lower_case,
         }
 
     def close(self) -> None:
@@ -169,7 +166,7 @@ class Upstream:
         if edns == _PLAIN:
             self._plain_until = now + _PLAIN_SECONDS
         else:
-            self._proof.cookies.spare(now)
+            self._proof.spare_cookies(now)
 
     def _over_udp(self, question: bytes, bits: int, edns: int, timeout: float) -> bytes:
         started = time.monotonic()

@@ -1,5 +1,6 @@
 """One upstream server: how it is asked, what its replies say of it, and how it is taken for down and up again."""
 
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,15 @@ class Net:
         server = StreamServer(serve, port=port, tls=tls)
         return self.stack.enter_context(server)
 
+    def both(
+        self, reply: Reply, serve: Callable[[bytes], bytes] = good
+    ) -> tuple[DatagramServer, StreamServer, Upstream]:
+        """A server that replies in one way over UDP, and in another over TCP."""
+        while True:
+            server, upstream = self.udp(reply)
+            with contextlib.suppress(OSError):  # the port is somebody else's over TCP
+                return server, self.tcp(serve, server.port), upstream
+
     def upstream(self, port: int, transport: Transport = "udp", name: str = "") -> Upstream:
         made = Upstream(UpstreamServer(transport, "127.0.0.1", port, name), udp_size=1232, stats=self.stats)
         self.stack.callback(made.close)
@@ -199,8 +209,7 @@ class TestTruncation:
         return reply_to(query, flags=dns.flags.TC)
 
     def test_a_truncated_reply_is_asked_for_again_over_tcp(self, net: Net) -> None:
-        server, upstream = net.udp(self.truncated)
-        stream = net.tcp(good, server.port)
+        server, stream, upstream = net.both(self.truncated)
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert len(server.queries) == 1
         assert stream.queries[0][2:] == bare(server.queries[0])[2:]
@@ -223,8 +232,7 @@ class TestTruncation:
         assert 0.2 <= time.monotonic() - started < 2
 
     def test_a_reply_that_is_not_truncated_opens_no_connection(self, net: Net) -> None:
-        server, upstream = net.udp(good)
-        stream = net.tcp(good, server.port)
+        _, stream, upstream = net.both(good)
         upstream.ask(KEY, SECONDS)
         assert stream.connections == 0
 
@@ -287,26 +295,21 @@ class TestServersWithoutEdns:
 
 
 class TestCase:
-    def both(self, net: Net, reply: Reply) -> tuple[DatagramServer, StreamServer, Upstream]:
-        """A server that answers over UDP as told, and well over TCP."""
-        server, upstream = net.udp(reply)
-        return server, net.tcp(good, server.port), upstream
-
     def test_a_reply_in_another_case_is_not_believed_and_tcp_is_asked(self, net: Net) -> None:
-        server, stream, upstream = self.both(net, lambda query: shouting(query).replace(GOOD, FORGED))
+        server, stream, upstream = net.both(lambda query: shouting(query).replace(GOOD, FORGED))
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert [query[2:] for query in stream.queries] == [bare(query)[2:] for query in server.queries]
         assert net.stats.failures == {"case": 1}
 
     def test_a_server_that_never_repeats_it_is_asked_over_udp_again_soon(self, net: Net) -> None:
-        server, stream, upstream = self.both(net, shouting)
+        server, stream, upstream = net.both(shouting)
         with Lines("heimdall.upstream") as lines:
             for _ in range(6):
                 assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert (len(server.queries), len(stream.queries)) == (6, 2)
         assert server.queries[-1][12:28] == b"\3www\7example\3com"
         assert len(list(lines)) == 1
-        assert upstream.describe()["repeats_case"] is False
+        assert upstream.describe()["lower_case"]
 
     def test_without_tcp_such_a_server_answers_at_the_third_attempt(self, net: Net) -> None:
         _, upstream = net.udp(shouting)
@@ -315,14 +318,14 @@ class TestCase:
         assert not upstream.resting
 
     def test_every_attempt_has_a_case_of_its_own(self, net: Net) -> None:
-        server, _, upstream = self.both(net, good)
+        server, _, upstream = net.both(good)
         for _ in range(20):
             upstream.ask(KEY, SECONDS)
         assert len({query[12:28] for query in server.queries}) > 15
-        assert upstream.describe()["repeats_case"] is True
+        assert not upstream.describe()["lower_case"]
 
     def test_what_is_kept_does_not_show_it(self, net: Net) -> None:
-        _, _, upstream = self.both(net, good)
+        _, _, upstream = net.both(good)
         assert len({upstream.ask(KEY, SECONDS).message for _ in range(20)}) == 1
 
     def test_a_server_that_is_asked_over_tcp_is_asked_in_lower_case_and_without_a_cookie(self, net: Net) -> None:
@@ -340,7 +343,7 @@ class TestCookies:
             assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         client = cookie_in(server.queries[0])
         assert [cookie_in(query) for query in server.queries] == [client, client + bytes(8), client + b"another8"]
-        assert upstream.describe()["gives_cookies"] is True
+        assert upstream.describe()["cookies"]
 
     def test_every_server_gets_another_clients_half(self, net: Net) -> None:
         servers = [net.udp(good) for _ in range(2)]
@@ -349,17 +352,15 @@ class TestCookies:
         assert len({cookie_in(server.queries[0]) for server, _ in servers}) == 2
 
     def test_a_reply_with_a_wrong_one_is_not_believed(self, net: Net) -> None:
-        server, upstream = net.udp(lambda query: with_cookie(query, bytes(16)).replace(GOOD, FORGED))
-        net.tcp(good, server.port)
+        _, _, upstream = net.both(lambda query: with_cookie(query, bytes(16)).replace(GOOD, FORGED))
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert net.stats.failures == {"cookie": 1}
 
     def test_nor_is_one_without_from_a_server_that_gave_one_before(self, net: Net) -> None:
         gives = [True]
-        server, upstream = net.udp(
+        _, stream, upstream = net.both(
             lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8)) if gives else good(query)
         )
-        stream = net.tcp(good, server.port)
         upstream.ask(KEY, SECONDS)
         gives.clear()
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
@@ -376,8 +377,7 @@ class TestCookies:
         assert net.stats.failures == {}
 
     def test_where_no_cookie_is_good_tcp_needs_none(self, net: Net) -> None:
-        server, upstream = net.udp(lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8), 23))
-        stream = net.tcp(good, server.port)
+        server, stream, upstream = net.both(lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8), 23))
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert (len(server.queries), [edns_of(query) for query in stream.queries]) == (2, ["OPT"])
 
@@ -388,7 +388,7 @@ class TestCookies:
         for _ in range(2):
             assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", "OPT"]
-        assert upstream.describe()["gives_cookies"] is False
+        assert not upstream.describe()["cookies"]
 
     def test_a_server_that_gives_one_with_formerr_means_it(self, net: Net) -> None:
         server, upstream = net.udp(lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8), 1))
@@ -485,8 +485,8 @@ class TestHealth:
             "round_trip_ms": 400.0,
             "queries": 3,
             "failures": {"network": 3},
-            "repeats_case": None,
-            "gives_cookies": None,
+            "cookies": False,
+            "lower_case": False,
         }
 
 

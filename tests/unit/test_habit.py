@@ -13,21 +13,21 @@ def missed(habit: Habit, times: int, now: float = 10.0) -> list[bool]:
 
 def test_at_first_nobody_can_tell() -> None:
     habit = Habit()
-    assert (habit.known, habit.kept, habit.settled, habit.spared_until) == (None, False, False, 0.0)
+    assert (habit.kept, habit.given_up, habit.settled, habit.spared_until) == (False, False, False, 0.0)
 
 
 def test_a_server_that_was_never_seen_to_do_it_is_given_up_at_the_third_reply_without_it() -> None:
     habit = Habit()
     assert missed(habit, 3) == [False, False, True]
-    assert (habit.known, habit.spared_until) == (False, 10.0 + SPARED)
+    assert (habit.given_up, habit.spared_until) == (True, 10.0 + SPARED)
 
 
 def test_a_server_that_was_seen_to_do_it_has_thirty_trials() -> None:
     habit = Habit()
     habit.seen()
-    assert (habit.known, habit.settled) == (True, True)
+    assert (habit.kept, habit.settled) == (True, True)
     assert missed(habit, 30) == [False] * 29 + [True]
-    assert habit.known is False
+    assert (habit.kept, habit.given_up) == (False, True)
 
 
 def test_a_reply_with_it_starts_the_count_anew() -> None:
@@ -57,7 +57,7 @@ def test_after_that_one_reply_with_it_is_enough() -> None:
     habit = Habit()
     missed(habit, 3)
     habit.seen()
-    assert (habit.known, habit.spared_until) == (True, 0.0)
+    assert (habit.kept, habit.given_up) == (True, False)
     assert not any(missed(habit, 29, 10.0 + SPARED))
 
 
@@ -67,4 +67,4 @@ def test_a_server_may_be_spared_at_once(seen: bool) -> None:
     if seen:
         habit.seen()
     habit.spare(5.0)
-    assert (habit.known, habit.settled, habit.spared_until) == (False, False, 5.0 + SPARED)
+    assert (habit.kept, habit.settled, habit.spared_until) == (False, False, 5.0 + SPARED)

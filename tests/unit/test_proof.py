@@ -54,16 +54,18 @@ class TestCase:
 
     def test_a_reply_in_the_same_case_is_believed(self, server: Server) -> None:
         assert server.believed()
-        assert server.proof.case.known is True
+        assert server.proof.case.kept
         assert server.stats.failures == {}
 
     def test_one_that_hit_upon_few_letters_is_believed_and_says_nothing_of_the_server(self, server: Server) -> None:
         assert server.believed(LOWER, sent=LOWER)
-        assert server.proof.case.known is None
+        assert not server.proof.case.kept
+        assert not server.proof.case.given_up
 
     def test_of_a_server_that_never_did_so_two_are_not_believed(self, server: Server, lines: Lines) -> None:
         assert server.times(5, LOWER) == [False, False, True, True, True]
         assert server.stats.failures == {"case": 2}
+        assert server.stats.lower_case
         assert list(lines) == [
             "WARNING upstream udp://192.0.2.53:53 does not repeat the case of a question: asked in lower case for now"
         ]
@@ -81,6 +83,12 @@ class TestCase:
         assert len(list(lines)) == 1
         assert server.stats.failures == {"case": 2}
 
+    def test_a_server_that_does_so_after_all_is_asked_in_any_case_again(self, server: Server) -> None:
+        server.times(3, LOWER)
+        assert server.believed()
+        assert not server.stats.lower_case
+        assert len({server.proof.question(LOWER, 1.0) for _ in range(20)}) > 10
+
     def test_a_server_that_did_so_before_is_not_believed_at_once(self, server: Server) -> None:
         server.believed()
         assert not any(server.times(10, LOWER))
@@ -88,7 +96,8 @@ class TestCase:
 
     def test_a_header_alone_is_believed_as_long_as_nobody_can_tell(self, server: Server) -> None:
         assert server.proof.given(HEADER_ALONE, SENT, cookie=True)
-        assert server.proof.case.known is None
+        assert not server.proof.case.kept
+        assert not server.proof.case.given_up
 
     def test_a_header_alone_is_not_believed_of_a_server_that_knows_better(self, server: Server) -> None:
         server.believed()
@@ -98,16 +107,18 @@ class TestCase:
 class TestCookies:
     def test_without_any_a_server_is_believed(self, server: Server) -> None:
         assert server.believed(cookie=None)
-        assert server.proof.cookies.known is None
+        assert not server.stats.cookies
+        assert not server.proof.cookies.given_up
 
     def test_the_right_one_is_believed(self, server: Server) -> None:
         assert all(server.times(2, cookie=server.client + bytes(8)))
-        assert server.proof.cookies.known is True
+        assert server.stats.cookies
 
     def test_a_wrong_one_is_not_believed(self, server: Server) -> None:
         assert not server.believed(cookie=bytes(16))
         assert server.stats.failures == {"cookie": 1}
-        assert server.proof.cookies.known is None
+        assert not server.stats.cookies
+        assert not server.proof.cookies.given_up
 
     def test_a_server_that_gave_one_is_not_believed_without(self, server: Server) -> None:
         server.believed(cookie=server.client + bytes(8))
@@ -117,6 +128,7 @@ class TestCookies:
     def test_a_server_that_has_stopped_is_believed_in_the_end(self, server: Server, lines: Lines) -> None:
         server.believed(cookie=server.client + bytes(8))
         assert server.times(31) == [False] * 29 + [True] * 2
+        assert not server.stats.cookies
         assert list(lines) == [
             "WARNING upstream udp://192.0.2.53:53 does not return DNS cookies as it should: asked without for now"
         ]
@@ -127,4 +139,5 @@ class TestCookies:
 
     def test_the_right_one_does_not_make_up_for_the_wrong_case(self, server: Server) -> None:
         assert not server.believed(LOWER, server.client + bytes(8))
-        assert server.proof.cookies.known is None
+        assert not server.stats.cookies
+        assert not server.proof.cookies.given_up
