@@ -73,7 +73,7 @@ def test_a_reply_from_elsewhere_is_ignored(server: Heimdall, upstream: Upstream,
 
 
 def test_a_reply_may_spell_the_name_in_another_case(server: Heimdall, upstream: Upstream, name: str) -> None:
-    """RFC 4343, section 3: a reply's question is compared without regard to case."""
+    """RFC 4343, section 3: a server that spells the question in another case is understood, over TCP."""
     upstream.add(name, "A", "192.0.2.1")
 
     def shout(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:

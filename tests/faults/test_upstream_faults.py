@@ -28,6 +28,7 @@ from tests.support.upstream import (
     answering,
     cookie_of,
     giving_cookies,
+    in_another_case,
     in_lower_case,
     silent,
     wire_of,
@@ -245,9 +246,7 @@ def test_a_forged_reply_in_another_case(network: Network) -> None:
     def shouting(asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
         if asked.transport == "tcp":
             return answering(asked, answer)
-        wire = forged(answer)
-        end = wire.index(b"\0", 12)
-        return [Sending(bytes(wire[:12] + wire[12:end].swapcase() + wire[end:]))]
+        return [Sending(each.wire.replace(_TRUE, _FALSE)) for each in in_another_case(asked, answer)]
 
     for _ in range(10):  # by which the server is known to repeat case; one name may have too few capitals
         answer, _ = network.ask(network.name("shouting"))

@@ -115,6 +115,13 @@ def giving_cookies(asked: Asked, answer: dns.message.Message) -> Iterable[Sendin
     return [with_cookie(asked, answer, cookie_of(asked)[:8] + SERVERS_HALF)]
 
 
+def in_another_case(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
+    """Answer with every letter of the question in the case that it was not sent in."""
+    wire = wire_of(answer)
+    end = wire.index(b"\0", 12)
+    return [Sending(wire[:12] + wire[12:end].swapcase() + wire[end:])]
+
+
 def in_lower_case(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
     """React as a good server does that does not repeat the case of a question."""
     wire = wire_of(answer)
