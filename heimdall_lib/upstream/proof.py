@@ -51,8 +51,8 @@ class Proof:
             if not self.case.settled and telling(question):
                 self.case.seen()
                 self._tell()
-        # A server that knows no EDNS may answer with a header alone.
-        elif (self.case.kept or len(reply) > HEADER_SIZE) and not self._excused(self.case, _CASE):
+        # A header alone, from a server that knows no EDNS, has no case: it brings another query and no answer.
+        elif len(reply) > HEADER_SIZE and not self._excused(self.case, _CASE):
             return False
         return not cookie or self._cookie_given(reply)
 

@@ -30,6 +30,7 @@ _DECAY = 0.98  # of a smoothed round trip for each query that went to another se
 _PLAIN_SECONDS = 900.0  # for how long a server that knows no EDNS is spared it (RFC 6891, section 6.2.2)
 _UNREAD = (wire.FORMERR, wire.NOTIMP)  # what a server may say to a query with an OPT or a cookie that it does not know
 _COOKIE, _BARE, _PLAIN = range(3)  # what a query has of EDNS: OPT with a cookie, OPT, nothing
+_SHARE_OF_DOUBT = 1 / 3  # of an attempt's time: how long TCP may take that only settles what sort of server this is
 _PROBE_KEY = b"\0" + wire.UINT16.pack(wire.TYPE_NS) + wire.UINT16.pack(wire.CLASS_IN) + b"\0"
 
 # What stands before the question, by CD and whether no OPT follows. AD in a query asks for AD in the answer without DO
@@ -144,12 +145,12 @@ class Upstream:
         """
         asked_with = edns
         if reply.rcode == wire.BADCOOKIE and edns == _COOKIE:
-            reply, data = self._ask_once(key, edns, deadline - time.monotonic(), self._send)
+            reply, data = self._ask_once(key, edns, _left(deadline), self._send)
             if reply.rcode == wire.BADCOOKIE:
-                reply, data = self._ask_once(key, _BARE, deadline - time.monotonic(), self._over_stream)
+                reply, data = self._ask_once(key, _BARE, _left(deadline), self._over_stream)
         while reply.rcode in _UNREAD and edns < _PLAIN and not self._was_read(edns, data):
             edns += 1
-            reply, data = self._ask_once(key, edns, deadline - time.monotonic(), self._send)
+            reply, data = self._ask_once(key, edns, _left(deadline), self._send)
         if edns > asked_with and reply.rcode not in _UNREAD:
             self._spare(edns)
         if reply.kind is Kind.FAILURE:
@@ -169,16 +170,19 @@ class Upstream:
             self._proof.spare_cookies(now)
 
     def _over_udp(self, question: bytes, bits: int, edns: int, timeout: float) -> bytes:
-        started = time.monotonic()
-        asked = self._proof.question(question, started)
-        opt = self._proof.cookie.opt(bits, started) if edns == _COOKIE else self._opt(bits, edns)
+        now = time.monotonic()
+        asked = self._proof.question(question, now)
+        opt = self._proof.cookie.opt(bits, now) if edns == _COOKIE else self._opt(bits, edns)
         reply = self._datagrams.exchange(asked, _query(asked, bits, opt), timeout)
         if is_truncated(reply):
-            return self._over_stream(question, bits, edns, started + timeout - time.monotonic())
+            return self._over_stream(question, bits, edns, _left(now + timeout))
         if self._proof.given(reply, asked, cookie=edns == _COOKIE):
             return reply
+        left = _left(now + timeout)
+        if not self._proof.case.kept:  # it may be one that cannot prove itself, and has no TCP either
+            left = min(left, timeout * _SHARE_OF_DOUBT)
         try:
-            return self._over_stream(question, bits, edns, started + timeout - time.monotonic())
+            return self._over_stream(question, bits, edns, left)
         except UpstreamError as error:  # there was no reply, then, and the next attempt may bring one
             raise UpstreamError("timeout", f"{self.server}: no reply that can be believed ({error})") from error
 
@@ -202,6 +206,11 @@ class Upstream:
         if self._breaker.failed(time.monotonic()):
             self._stats.up = False
             log.warning("upstream %s rests after %d failures (%s)", self.server, _FAILURES_TO_REST, reason)
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds that are left until an instant."""
+    return max(0.0, deadline - time.monotonic())
 
 
 def _query(question: bytes, bits: int, opt: bytes) -> bytes:

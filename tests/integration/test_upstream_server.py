@@ -287,6 +287,15 @@ class TestServersWithoutEdns:
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", ""]
 
+    def test_such_a_server_may_repeat_the_case_of_the_questions_that_it_can_read(self, net: Net) -> None:
+        server, upstream = net.udp(lambda query: query[:2] + b"\x80\1" + bytes(8) if is_edns(query) else good(query))
+        for _ in range(10):
+            assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        upstream._plain_until = 0.0
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert [edns_of(query) for query in server.queries[-3:]] == ["cookie", "OPT", ""]
+        assert net.stats.failures == {}
+
     def test_all_tries_have_one_timeout(self, net: Net) -> None:
         _, upstream = net.udp(lambda query: reply_to(query, rcode=1) if is_edns(query) else None)
         started = time.monotonic()
@@ -316,6 +325,20 @@ class TestCase:
         assert [refusal(upstream), refusal(upstream)] == ["timeout", "timeout"]
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
         assert not upstream.resting
+
+    def test_where_tcp_is_silent_such_a_server_costs_no_whole_timeout(self, net: Net) -> None:
+        server, upstream = net.udp(shouting)
+
+        def silent(peer: Peer) -> None:
+            while peer.receive():
+                pass
+
+        with contextlib.suppress(OSError):  # where the port is somebody else's over TCP, that one is silent, or refuses
+            net.stack.enter_context(StreamServer(silent, port=server.port))
+        started = time.monotonic()
+        assert [refusal(upstream, 9.0), refusal(upstream, 0.3)] == ["timeout", "timeout"]
+        assert time.monotonic() - started < 8.0
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
 
     def test_every_attempt_has_a_case_of_its_own(self, net: Net) -> None:
         server, _, upstream = net.both(good)

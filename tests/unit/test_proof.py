@@ -94,13 +94,17 @@ class TestCase:
         assert not any(server.times(10, LOWER))
         assert server.stats.failures == {"case": 10}
 
-    def test_a_header_alone_is_believed_as_long_as_nobody_can_tell(self, server: Server) -> None:
+    def test_a_header_alone_has_no_case(self, server: Server) -> None:
         assert server.proof.given(HEADER_ALONE, SENT, cookie=True)
         assert not server.proof.case.kept
         assert not server.proof.case.given_up
 
-    def test_a_header_alone_is_not_believed_of_a_server_that_knows_better(self, server: Server) -> None:
         server.believed()
+        assert server.proof.given(HEADER_ALONE, SENT, cookie=True)
+        assert server.stats.failures == {}
+
+    def test_a_header_alone_has_no_cookie_either(self, server: Server) -> None:
+        server.believed(cookie=server.client + bytes(8))
         assert not server.proof.given(HEADER_ALONE, SENT, cookie=True)
 
 
