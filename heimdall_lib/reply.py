@@ -9,7 +9,7 @@ from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
-from heimdall_lib import chain, rdata, wire
+from heimdall_lib import chain, rdata, spelling, wire
 from heimdall_lib.errors import WireError
 
 _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
@@ -140,30 +140,8 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
     additional = sum(record.section == wire.ADDITIONAL for record in kept)
     wire.UINT16.pack_into(message, 10, additional)
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
-    _forget_case(message, data, question[:-4], kept)
+    spelling.forget(message, data, question[:-4], kept)
     return bytes(message)
-
-
-def _forget_case(message: bytearray, data: bytes, asked: bytes, kept: list[wire.Record]) -> None:
-    """Lower those names that a server made of the question's, whose case was drawn for this query alone.
-
-    They are the owners that are the name ``asked`` or above it, where they are not compressed to it; and, where a
-    DNAME made an alias (RFC 6672, section 3.1), the alias's target and the owners behind it. All else passes as it is.
-    """
-    redirected = any(record.type == wire.TYPE_DNAME for record in kept)
-    for record in kept:
-        if data[record.start] < 0xC0 and (redirected or asked.endswith(wire.name(data, record.start))):
-            _lower(message, data, record.start)
-        if redirected and record.type == wire.TYPE_CNAME:
-            _lower(message, data, record.rdata)
-
-
-def _lower(message: bytearray, data: bytes, offset: int) -> None:
-    """Lower in ``message``, a copy of ``data``, a name's own labels: up to its end, or where a pointer takes over."""
-    end = wire.name_end(data, offset)
-    if data[end - 1]:
-        end -= 2
-    message[offset:end] = data[offset:end].lower()
 
 
 def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]) -> tuple[Kind, int | None]:

@@ -10,8 +10,8 @@ off the path; a server that does without is not punished for it.
 import logging
 import time
 
+from heimdall_lib.spelling import mixed, telling
 from heimdall_lib.stats import UpstreamStats
-from heimdall_lib.upstream.case import mixed, telling
 from heimdall_lib.upstream.cookie import Cookie
 from heimdall_lib.upstream.habit import Habit
 from heimdall_lib.wire import HEADER_SIZE

@@ -1,8 +1,8 @@
-"""The case of a question's letters, drawn at random."""
+"""The case of a question's letters, drawn at random; what is forgotten of it is tested with the reply."""
 
 import pytest
 
-from heimdall_lib.upstream.case import mixed, telling
+from heimdall_lib.spelling import mixed, telling
 from tests.support.messages import HTTPS, question, wire_name
 
 ASKED = question("www.example.com")
