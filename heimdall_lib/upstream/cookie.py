@@ -1,7 +1,7 @@
 """DNS cookies towards one upstream server (RFC 7873, the client's side): 64 bits that only it has seen.
 
 The client's half is a random number for this one server, drawn anew with the process and every day, so that it tells
-nobody who asks (RFC 9018, section 3; RFC 7873, section 7). The server's half is sent back as it came.
+nobody who asks (RFC 9018, section 3; RFC 7873, section 7.1). The server's half is sent back as it came.
 
 Rules: no clock, no socket; a cookie is for its server alone.
 """
@@ -19,16 +19,16 @@ _SECONDS = 86400.0
 
 
 class Cookie:
-    """The cookie for one server; ``opts`` are the OPT records that carry it, without DO and with."""
+    """The cookie for one server, in OPT records without DO and with."""
 
-    __slots__ = ("_client", "_option", "_udp_size", "_until", "opts")
+    __slots__ = ("_client", "_option", "_opts", "_udp_size", "_until")
 
     def __init__(self, udp_size: int) -> None:
         """Draw the client's half at the first query; ``udp_size`` (bytes) is what OPT says that Heimdall takes."""
         self._udp_size = udp_size
         self._until = 0.0
         self._client = self._option = b""
-        self.opts: tuple[bytes, ...] = ()
+        self._opts: tuple[bytes, ...] = ()
 
     def opt(self, bits: int, now: float) -> bytes:
         """Return the OPT record for a query at the instant ``now`` with the DO bit of a cache key's ``bits``."""
@@ -36,7 +36,7 @@ class Cookie:
             self._until = now + _SECONDS
             self._client = secrets.token_bytes(_CLIENT_HALF)
             self._carry(self._client)
-        return self.opts[bits & DO_BIT]
+        return self._opts[bits & DO_BIT]
 
     def in_reply(self, reply: bytes) -> bool | None:
         """Say whether ``reply`` has the client's half, and keep the server's; None when it has no cookie at all.
@@ -57,7 +57,7 @@ class Cookie:
 
     def _carry(self, data: bytes) -> None:
         self._option = wire.option(wire.OPTION_COOKIE, data)
-        self.opts = tuple(
+        self._opts = tuple(
             wire.opt_record(self._udp_size, dnssec_ok=bool(bits), data=self._option) for bits in range(DO_BIT + 1)
         )
 
