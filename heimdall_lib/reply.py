@@ -9,7 +9,7 @@ from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
-from heimdall_lib import chain, rdata, wire
+from heimdall_lib import chain, rdata, spelling, wire
 from heimdall_lib.errors import WireError
 
 _BROKEN = frozenset((wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED))
@@ -19,6 +19,7 @@ _MAX_TTL = 0x7FFFFFFF  # RFC 2181, section 8: a TTL with the top bit set counts 
 _TTL_AND_LENGTH = Struct("!IH")
 _ADDRESS_SIZES = {wire.UINT16.pack(wire.TYPE_A): 4, wire.UINT16.pack(wire.TYPE_AAAA): 16}
 _NO_OR_PLAIN_OPT = re.compile(rb"(\0\0\x29..\0...\0\0)?", re.DOTALL).fullmatch  # no extended rcode, no options
+_OPT_WITH_COOKIE = re.compile(rb"\0\0\x29..\0...\0(.)\0\x0a\0(.)", re.DOTALL).match  # and one option, perhaps
 _PLAIN_HEAD = bytes((0, 0, wire.QR, wire.RA, 0, 1))
 _PLAIN_AUTHENTIC = bytes((0, 0, wire.QR, wire.RA | wire.AD, 0, 1))
 
@@ -95,11 +96,19 @@ def _plain(data: bytes, question: bytes) -> Reply | None:
         offset += 12 + length
     rest = data[offset:]
     answers = wire.UINT16.pack(len(offsets))
-    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0") or not _NO_OR_PLAIN_OPT(rest):
+    if offset > end or data[6:12] != answers + (b"\0\0\0\1" if rest else b"\0\0\0\0"):
+        return None
+    if not (_NO_OR_PLAIN_OPT(rest) or _is_opt_with_cookie(rest)):
         return None
     head = _PLAIN_AUTHENTIC if data[3] & wire.AD else _PLAIN_HEAD
     message = b"".join((head, answers, b"\0\0\0\0", question, data[first:offset]))
     return Reply(Kind.ANSWER, wire.NOERROR, message, tuple(offsets), least)
+
+
+def _is_opt_with_cookie(rest: bytes) -> bool:
+    """Say whether ``rest`` is an OPT without an extended rcode that has a cookie and nothing else."""
+    found = _OPT_WITH_COOKIE(rest)
+    return found is not None and found[1][0] == len(rest) - 11 and found[2][0] == len(rest) - 15
 
 
 def _any(data: bytes, question: bytes) -> Reply:
@@ -131,6 +140,7 @@ def _normalise(data: bytes, question: bytes, rcode: int, kept: list[wire.Record]
     additional = sum(record.section == wire.ADDITIONAL for record in kept)
     wire.UINT16.pack_into(message, 10, additional)
     message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(question)] = question
+    spelling.forget(message, data, question[:-4], kept)
     return bytes(message)
 
 

@@ -56,10 +56,14 @@ class Histogram:
 class UpstreamStats:
     """What one upstream server has been asked and how it did."""
 
-    __slots__ = ("duration", "failures", "queries", "up")
+    __slots__ = ("cookies", "duration", "failures", "lower_case", "queries", "up")
 
     def __init__(self) -> None:
         """Start at zero, believed up."""
+        self.cookies = False
+        """Whether it gives DNS cookies."""
+        self.lower_case = False
+        """Whether it is asked in lower case, as it does not repeat the case of a question."""
         self.queries = 0
         self.failures: defaultdict[str, int] = defaultdict(int)
         self.duration = Histogram()

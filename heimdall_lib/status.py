@@ -133,6 +133,8 @@ def _upstreams(reading: Reading) -> list[dict[str, object]]:
             "round_trip_ms": reading.round_trips.get(server, 0.0),
             "queries": stats.queries,
             "failures": dict(stats.failures),
+            "cookies": stats.cookies,
+            "lower_case": stats.lower_case,
         }
         for server, stats in reading.stats.upstreams.items()
     ]

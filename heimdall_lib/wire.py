@@ -22,7 +22,7 @@ QR, OPCODE_MASK, AA, TC, RD = 0x80, 0x78, 0x04, 0x02, 0x01
 RA, AD, CD, RCODE_MASK = 0x80, 0x20, 0x10, 0x0F
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
-BADVERS = 16  # RFC 6891, section 9
+BADVERS, BADCOOKIE = 16, 23  # RFC 6891, section 9; RFC 7873, section 8
 
 TYPE_A, TYPE_NS, TYPE_CNAME, TYPE_SOA, TYPE_PTR, TYPE_MX, TYPE_TXT = 1, 2, 5, 6, 12, 15, 16
 TYPE_AAAA, TYPE_SRV, TYPE_DNAME, TYPE_OPT = 28, 33, 39, 41
@@ -186,7 +186,7 @@ def extended_error(code: int, text: str = "") -> bytes:
 
 
 def is_reply_to(reply: bytes, question: bytes) -> bool:
-    """Say whether ``reply`` answers a query for ``question`` (lower case), its id apart (RFC 5452, section 9.1).
+    """Say whether ``reply`` answers a query for ``question``, its id apart (RFC 5452, section 9.1).
 
     QR is set, the opcode is QUERY, and the question is the same: the name without regard to case (RFC 4343). A server
     that could not read the query may say so in a header alone.
@@ -197,7 +197,7 @@ def is_reply_to(reply: bytes, question: bytes) -> bool:
     if len(reply) < end or reply[2] & (QR | OPCODE_MASK) != QR or reply[4:6] != b"\0\1":
         return False
     echoed = reply[HEADER_SIZE:end]
-    return echoed == question or echoed[:-4].lower() + echoed[-4:] == question
+    return echoed == question or (echoed[-4:] == question[-4:] and echoed[:-4].lower() == question[:-4].lower())
 
 
 def is_header_alone(reply: bytes) -> bool:

@@ -138,20 +138,24 @@ class StreamPool:
     def _connection(self, message_id: bytes, timeout: float) -> tuple[Connection, bool]:
         """Return a connection that takes a query with this id, and whether it was opened for it."""
         connection = self._idlest(message_id)
-        if connection is not None and (len(connection) < _BUSY or len(self._connections) >= _MAX_CONNECTIONS):
+        if connection is not None and self._enough(connection):
             return connection, False
         deadline = time.monotonic() + timeout
         if not self._connecting.acquire(timeout=timeout):
             raise TimeoutError
         try:
             again = self._idlest(message_id)
-            if again is not None and again is not connection:
-                return again, False  # opened by another query while this one waited
+            if again is not None and (again is not connection or self._enough(again)):
+                return again, False  # another query has opened one, or the last one, while this one waited
             connection = Connection(self._connect(deadline - time.monotonic()))
             self._connections.append(connection)
             return connection, True
         finally:
             self._connecting.release()
+
+    def _enough(self, idlest: Connection) -> bool:
+        """Say whether no other connection is opened while this one has the fewest queries."""
+        return len(idlest) < _BUSY or len(self._connections) >= _MAX_CONNECTIONS
 
     def _idlest(self, message_id: bytes) -> Connection | None:
         self._connections = [connection for connection in self._connections if connection.open]

@@ -15,7 +15,7 @@ from charts.render import CHART, render
 from tests.chart.cluster import the
 from tests.support import client
 from tests.support.processes import PATIENCE, Heimdall, Process, RedisServer, eventually, free_port, program
-from tests.support.upstream import Upstream, failing
+from tests.support.upstream import Upstream, failing, in_another_case
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "dashboards/heimdall.json").read_text(encoding="utf-8"))
 RULES_TEXT = (CHART / "rules/heimdall.yaml").read_text(encoding="utf-8")
@@ -92,6 +92,8 @@ def make_busy(server: Heimdall, upstream: Upstream, redis: RedisServer) -> None:
         server.ask("www.example.com", transport=transport)
     redis.client.set(redis.wait_for_key("www.example.com").replace("www", "wrong"), b"foreign", ex=60)
     server.ask("wrong.example.com")
+    upstream.reaction = in_another_case
+    server.ask("shouting.example.com")
     upstream.reaction = failing("SERVFAIL")
     server.ask("failing.example.com")
     redis.kill()

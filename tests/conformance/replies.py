@@ -37,7 +37,8 @@ def replying(
             flags=flags,
             edns=edns,
         )
-        return [Sending(asked.wire[:2] + wire[2:])]
+        question = question_in(asked.wire)
+        return [Sending(asked.wire[:2] + wire[2:12] + question + wire[12 + len(question) :])]
 
     return react
 

@@ -135,7 +135,7 @@ def test_an_option_that_is_not_supported_is_ignored(server: Heimdall, upstream: 
     for _ in ("miss", "hit"):
         answer = answer_to(server, asked(name, opt(options=option(code, b"\0\0\0\0"))))
         assert (addresses(answer), answer.options) == (["192.0.2.1"], ())
-    assert [one.message.options for one in upstream.questions(name)] == [()]
+    assert [[option.otype for option in one.message.options] for one in upstream.questions(name)] == [[COOKIE]]
 
 
 def test_a_client_subnet_stays_with_its_client(server: Heimdall, upstream: Upstream, name: str) -> None:
@@ -144,7 +144,7 @@ def test_a_client_subnet_stays_with_its_client(server: Heimdall, upstream: Upstr
     for subnet in ("198.51.100.0", "203.0.113.0"):
         answer = server.ask(name, options=[dns.edns.ECSOption(subnet, 24)])
         assert (addresses(answer), answer.options) == (["192.0.2.1"], ())
-    assert [one.message.options for one in upstream.questions(name)] == [()]
+    assert [[option.otype for option in one.message.options] for one in upstream.questions(name)] == [[COOKIE]]
 
 
 def test_a_keepalive_over_tcp_is_told_the_idle_timeout(server: Heimdall, upstream: Upstream, name: str) -> None:

@@ -123,7 +123,7 @@ def test_the_longest_name_is_answered(server: Heimdall, upstream: Upstream) -> N
     wire = messages.assemble(LONGEST + b"\0\1\0\1", flags=messages.RD)
     for _ in ("miss", "hit"):
         assert rcode(dns.message.from_wire(exchange_bytes(server.address, wire))) == "NXDOMAIN"
-    asked = [one for one in upstream.asked if LONGEST in one.wire]
+    asked = [one for one in upstream.asked if LONGEST.lower() in one.wire.lower()]
     assert len(asked) == 1
 
 

@@ -278,7 +278,7 @@ def test_a_server_that_knows_no_edns_is_asked_without(heimdall: Launcher, upstre
     server = heimdall()
     assert addresses(server.ask(NAME)) == ["192.0.2.1"]
     server.ask("other.example.com")
-    assert [asked.message.edns for asked in upstream.asked] == [0, -1, -1]
+    assert [asked.message.edns for asked in upstream.asked] == [0, 0, -1, -1]
 
 
 def test_aliases_pass_and_the_shortest_ttl_bounds_the_answer(heimdall: Launcher, upstream: Upstream) -> None:

@@ -1,5 +1,6 @@
 """Exchanges over UDP with name servers on loopback: what is let in, on which ports, and what becomes of these."""
 
+import contextlib
 import resource
 import socket
 import struct
@@ -18,7 +19,9 @@ import pytest
 from heimdall_lib.datagrams import ConnectedDatagrams, connected_datagrams
 from heimdall_lib.errors import UpstreamError
 from heimdall_lib.settings import UpstreamServer
+from heimdall_lib.stats import UpstreamStats
 from heimdall_lib.upstream.datagram import DatagramPool, Port, _bind_random_port
+from heimdall_lib.upstream.server import Upstream
 from tests.fakes import PATIENCE, DatagramServer, ask, echo, unused_port
 from tests.support.chance import assert_rarely_repeated, assert_uniform
 
@@ -618,7 +621,7 @@ class TestPorts:
 
 
 class TestChance:
-    """Nobody can foretell a port or an id (RFC 5452, section 9.2)."""
+    """Nobody can foretell a port, an id (RFC 5452, section 9.2), the case of a letter or a cookie."""
 
     QUERIES = 10_000
     PORTS = 65536 - 1024
@@ -646,6 +649,38 @@ class TestChance:
                 pool.close()
             ids = [id_of(query) for query in server.queries]
         assert_ids_at_random(ids)
+
+    def test_of_the_case_of_letters(self) -> None:
+        question = ask("abcdefgh.ijklmnop.")[12:]
+        with DatagramServer(answer) as server, contextlib.closing(upstream(server.port)) as asked:
+            for _ in range(self.QUERIES // 100):
+                gevent.joinall([gevent.spawn(asked.ask, question + b"\0", LONG) for _ in range(100)], raise_error=True)
+            first = [case_of(query[13:21]) for query in server.queries]
+            second = [case_of(query[22:30]) for query in server.queries]
+        assert len(first) == self.QUERIES
+        for drawn in first, second:
+            assert_uniform(drawn, 256)
+            assert_uniform([before ^ after for before, after in pairwise(drawn)], 256)
+        assert_uniform([one ^ other for one, other in zip(first, second, strict=True)], 256)
+
+    def test_of_the_cookies_of_servers(self) -> None:
+        with DatagramServer(answer) as server:
+            for _ in range(200):
+                with contextlib.closing(upstream(server.port)) as asked:
+                    asked.ask(QUESTION + b"\0", LONG)
+            drawn = [query[-8:] for query in server.queries]
+        assert len(set(drawn)) == 200
+        assert_uniform([octet >> 4 for cookie in drawn for octet in cookie], 16)
+        assert_uniform([octet & 15 for cookie in drawn for octet in cookie], 16)
+
+
+def upstream(port: int) -> Upstream:
+    return Upstream(at(port), udp_size=1232, stats=UpstreamStats())
+
+
+def case_of(letters: bytes) -> int:
+    """The bits that tell the case of eight letters."""
+    return sum((octet >> 5 & 1) << place for place, octet in enumerate(letters))
 
 
 def id_of(query: bytes) -> int:

@@ -1,5 +1,6 @@
 """One upstream server: how it is asked, what its replies say of it, and how it is taken for down and up again."""
 
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import dns.edns
 import dns.flags
 import dns.message
+import dns.rcode
 import pytest
 import trustme
 
@@ -20,6 +24,7 @@ from heimdall_lib.settings import Transport, UpstreamServer
 from heimdall_lib.stats import UpstreamStats
 from heimdall_lib.upstream.server import Upstream
 from tests.fakes import (
+    PATIENCE,
     DatagramServer,
     Lines,
     Peer,
@@ -33,6 +38,8 @@ from tests.fakes import (
 )
 
 KEY = parsed().key
+COOKIE = 10
+GOOD, FORGED = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 66))
 SECONDS = 5.0
 
 Reply = Callable[[bytes], bytes | None]
@@ -44,6 +51,40 @@ def good(query: bytes) -> bytes:
 
 def is_edns(query: bytes) -> bool:
     return dns.message.from_wire(query).edns >= 0
+
+
+def edns_of(query: bytes) -> str:
+    """What a query has of EDNS: a cookie, OPT alone, or nothing."""
+    message = dns.message.from_wire(query)
+    return "cookie" if message.options else "OPT" if message.edns >= 0 else ""
+
+
+def bare(query: bytes) -> bytes:
+    """The query as it would be without proofs: its name in lower case, and no cookie."""
+    message = dns.message.from_wire(query)
+    message.use_edns(0, message.ednsflags, message.payload)
+    wire = message.to_wire()
+    return wire[:12] + wire[12:].lower()
+
+
+def shouting(query: bytes) -> bytes:
+    """A good reply whose question is in another case."""
+    reply = good(query)
+    return reply[:12] + bytes(octet ^ 0x20 if chr(octet).isalpha() else octet for octet in reply[12:28]) + reply[28:]
+
+
+def with_cookie(query: bytes, cookie: bytes, rcode: int = 0) -> bytes:
+    """A good reply, or an error, with a cookie."""
+    message = dns.message.from_wire(good(query))
+    message.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)])
+    message.set_rcode(dns.rcode.Rcode(rcode))
+    return message.to_wire()
+
+
+def cookie_in(query: bytes) -> bytes:
+    (option,) = dns.message.from_wire(query).options
+    data: bytes = option.to_wire()
+    return data
 
 
 @dataclass
@@ -69,6 +110,15 @@ class Net:
 
         server = StreamServer(serve, port=port, tls=tls)
         return self.stack.enter_context(server)
+
+    def both(
+        self, reply: Reply, serve: Callable[[bytes], bytes] = good
+    ) -> tuple[DatagramServer, StreamServer, Upstream]:
+        """A server that replies in one way over UDP, and in another over TCP."""
+        while True:
+            server, upstream = self.udp(reply)
+            with contextlib.suppress(OSError):  # the port is somebody else's over TCP
+                return server, self.tcp(serve, server.port), upstream
 
     def upstream(self, port: int, transport: Transport = "udp", name: str = "") -> Upstream:
         made = Upstream(UpstreamServer(transport, "127.0.0.1", port, name), udp_size=1232, stats=self.stats)
@@ -97,8 +147,9 @@ class TestQueries:
     def test_they_ask_for_recursion_and_for_ad_and_say_what_heimdall_takes(self, net: Net) -> None:
         query = self.sent(net, ask("WWW.example.com."))
         assert query.flags == dns.flags.RD | dns.flags.AD
-        assert (query.edns, query.payload, query.ednsflags, query.options) == (0, 1232, 0, ())
-        assert [question.to_text() for question in query.question] == ["www.example.com. IN A"]
+        assert (query.edns, query.payload, query.ednsflags) == (0, 1232, 0)
+        assert [option.otype for option in query.options] == [COOKIE]
+        assert [question.to_text().lower() for question in query.question] == ["www.example.com. in a"]
 
     def test_do_is_handed_on(self, net: Net) -> None:
         query = self.sent(net, ask(do=True))
@@ -160,10 +211,10 @@ class TestTruncation:
         return reply_to(query, flags=dns.flags.TC)
 
     def test_a_truncated_reply_is_asked_for_again_over_tcp(self, net: Net) -> None:
-        server, upstream = net.udp(self.truncated)
-        stream = net.tcp(good, server.port)
+        server, stream, upstream = net.both(self.truncated)
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
-        assert [query[2:] for query in stream.queries] == [query[2:] for query in server.queries]
+        assert len(server.queries) == 1
+        assert stream.queries[0][2:] == bare(server.queries[0])[2:]
         assert (net.stats.queries, sum(net.stats.duration.counts)) == (1, 1)
 
     def test_a_server_without_tcp_is_a_network_error(self, net: Net) -> None:
@@ -183,8 +234,7 @@ class TestTruncation:
         assert 0.2 <= time.monotonic() - started < 2
 
     def test_a_reply_that_is_not_truncated_opens_no_connection(self, net: Net) -> None:
-        server, upstream = net.udp(good)
-        stream = net.tcp(good, server.port)
+        _, stream, upstream = net.both(good)
         upstream.ask(KEY, SECONDS)
         assert stream.connections == 0
 
@@ -197,20 +247,20 @@ class TestServersWithoutEdns:
     def test_they_are_asked_again_without_it(self, net: Net, rcode: int) -> None:
         server, upstream = net.udp(self.without_edns(rcode))
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
-        assert [is_edns(query) for query in server.queries] == [True, False]
-        assert net.stats.queries == 2
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", ""]
+        assert net.stats.queries == 3
         assert net.stats.failures == {}
 
     def test_they_are_spared_it_from_then_on(self, net: Net) -> None:
         server, upstream = net.udp(self.without_edns(1))
         upstream.ask(KEY, SECONDS)
         upstream.ask(KEY, SECONDS)
-        assert [is_edns(query) for query in server.queries] == [True, False, False]
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", "", ""]
 
     def test_a_server_that_knows_it_and_says_formerr_means_it(self, net: Net) -> None:
         server, upstream = net.udp(lambda query: reply_to(query, rcode=1, edns=True))
         assert upstream.ask(KEY, SECONDS).rcode == 1
-        assert len(server.queries) == 1
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT"]
 
     @pytest.mark.parametrize("rcode", [2, 5])
     def test_other_errors_have_nothing_to_do_with_it(self, net: Net, rcode: int) -> None:
@@ -218,17 +268,17 @@ class TestServersWithoutEdns:
         assert upstream.ask(KEY, SECONDS).rcode == rcode
         assert len(server.queries) == 1
 
-    def test_a_server_that_says_formerr_either_way_is_asked_twice_at_most(self, net: Net) -> None:
+    def test_a_server_that_says_formerr_either_way_is_asked_three_times_at_most(self, net: Net) -> None:
         server, upstream = net.udp(lambda query: reply_to(query, rcode=1))
         assert upstream.ask(KEY, SECONDS).rcode == 1
-        assert [is_edns(query) for query in server.queries] == [True, False]
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", ""]
         assert net.stats.failures == {"rcode": 1}
 
     def test_a_formerr_that_has_nothing_to_do_with_edns_costs_no_other_query_its_edns(self, net: Net) -> None:
         server, upstream = net.udp(lambda query: reply_to(query, rcode=1))
         upstream.ask(KEY, SECONDS)
         upstream.ask(KEY, SECONDS)
-        assert [is_edns(query) for query in server.queries] == [True, False, True, False]
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", ""] * 2
 
     @pytest.mark.parametrize("rcode", [1, 4])
     def test_servers_that_answer_with_a_header_alone_are_asked_again_without_it(self, net: Net, rcode: int) -> None:
@@ -237,13 +287,138 @@ class TestServersWithoutEdns:
 
         server, upstream = net.udp(lambda query: header_alone(query) if is_edns(query) else good(query))
         assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
-        assert [is_edns(query) for query in server.queries] == [True, False]
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", ""]
 
-    def test_both_tries_have_one_timeout(self, net: Net) -> None:
+    def test_such_a_server_may_repeat_the_case_of_the_questions_that_it_can_read(self, net: Net) -> None:
+        server, upstream = net.udp(lambda query: query[:2] + b"\x80\1" + bytes(8) if is_edns(query) else good(query))
+        for _ in range(10):
+            assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        upstream._plain_until = 0.0
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert [edns_of(query) for query in server.queries[-3:]] == ["cookie", "OPT", ""]
+        assert net.stats.failures == {}
+
+    def test_all_tries_have_one_timeout(self, net: Net) -> None:
         _, upstream = net.udp(lambda query: reply_to(query, rcode=1) if is_edns(query) else None)
         started = time.monotonic()
         assert refusal(upstream, 0.2) == "timeout"
         assert 0.2 <= time.monotonic() - started < 2
+
+
+class TestCase:
+    def test_a_reply_in_another_case_is_not_believed_and_tcp_is_asked(self, net: Net) -> None:
+        server, stream, upstream = net.both(lambda query: shouting(query).replace(GOOD, FORGED))
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert [query[2:] for query in stream.queries] == [bare(query)[2:] for query in server.queries]
+        assert net.stats.failures == {"case": 1}
+
+    def test_a_server_that_never_repeats_it_is_asked_over_udp_again_soon(self, net: Net) -> None:
+        server, stream, upstream = net.both(shouting)
+        with Lines("heimdall.upstream") as lines:
+            for _ in range(6):
+                assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert (len(server.queries), len(stream.queries)) == (6, 2)
+        assert server.queries[-1][12:28] == b"\3www\7example\3com"
+        assert len(list(lines)) == 1
+        assert upstream.describe()["lower_case"]
+
+    def test_without_tcp_such_a_server_answers_at_the_third_attempt(self, net: Net) -> None:
+        _, upstream = net.udp(shouting)
+        assert [refusal(upstream), refusal(upstream)] == ["timeout", "timeout"]
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert not upstream.resting
+
+    def test_where_tcp_is_silent_such_a_server_costs_no_whole_timeout(self, net: Net) -> None:
+        over = Event()
+
+        def late(query: bytes) -> bytes:
+            over.wait(PATIENCE)
+            return good(query)
+
+        _, _, upstream = net.both(shouting, late)
+        net.stack.callback(over.set)
+        started = time.monotonic()
+        assert [refusal(upstream, 4.5), refusal(upstream, 0.3)] == ["timeout", "timeout"]
+        assert time.monotonic() - started < 4.5
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+
+    def test_every_attempt_has_a_case_of_its_own(self, net: Net) -> None:
+        server, _, upstream = net.both(good)
+        for _ in range(20):
+            upstream.ask(KEY, SECONDS)
+        assert len({query[12:28] for query in server.queries}) > 15
+        assert not upstream.describe()["lower_case"]
+
+    def test_what_is_kept_does_not_show_it(self, net: Net) -> None:
+        _, _, upstream = net.both(good)
+        assert len({upstream.ask(KEY, SECONDS).message for _ in range(20)}) == 1
+
+    def test_a_server_that_is_asked_over_tcp_is_asked_in_lower_case_and_without_a_cookie(self, net: Net) -> None:
+        server = net.tcp(good)
+        net.upstream(server.port, "tcp").ask(KEY, SECONDS)
+        assert server.queries[0][2:] == bare(server.queries[0])[2:]
+        assert is_edns(server.queries[0])
+
+
+class TestCookies:
+    def test_the_servers_half_is_sent_back(self, net: Net) -> None:
+        halves = iter([bytes(8), b"another8", b"and a third, longer"])
+        server, upstream = net.udp(lambda query: with_cookie(query, cookie_in(query)[:8] + next(halves)))
+        for _ in range(3):
+            assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        client = cookie_in(server.queries[0])
+        assert [cookie_in(query) for query in server.queries] == [client, client + bytes(8), client + b"another8"]
+        assert upstream.describe()["cookies"]
+
+    def test_every_server_gets_another_clients_half(self, net: Net) -> None:
+        servers = [net.udp(good) for _ in range(2)]
+        for _, upstream in servers:
+            upstream.ask(KEY, SECONDS)
+        assert len({cookie_in(server.queries[0]) for server, _ in servers}) == 2
+
+    def test_a_reply_with_a_wrong_one_is_not_believed(self, net: Net) -> None:
+        _, _, upstream = net.both(lambda query: with_cookie(query, bytes(16)).replace(GOOD, FORGED))
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert net.stats.failures == {"cookie": 1}
+
+    def test_nor_is_one_without_from_a_server_that_gave_one_before(self, net: Net) -> None:
+        gives = [True]
+        _, stream, upstream = net.both(
+            lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8)) if gives else good(query)
+        )
+        upstream.ask(KEY, SECONDS)
+        gives.clear()
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert (len(stream.queries), net.stats.failures) == (1, {"cookie": 1})
+
+    def test_with_a_bad_cookie_the_one_that_comes_with_the_error_is_sent(self, net: Net) -> None:
+        def strict(query: bytes) -> bytes:
+            cookie = cookie_in(query)[:8] + b"the good"
+            return with_cookie(query, cookie, 0 if cookie_in(query) == cookie else 23)
+
+        server, upstream = net.udp(strict)
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert [len(cookie_in(query)) for query in server.queries] == [8, 16]
+        assert net.stats.failures == {}
+
+    def test_where_no_cookie_is_good_tcp_needs_none(self, net: Net) -> None:
+        server, stream, upstream = net.both(lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8), 23))
+        assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert (len(server.queries), [edns_of(query) for query in stream.queries]) == (2, ["OPT"])
+
+    def test_a_server_that_cannot_read_one_is_spared_it(self, net: Net) -> None:
+        server, upstream = net.udp(
+            lambda query: reply_to(query, rcode=1, edns=True) if edns_of(query) == "cookie" else good(query)
+        )
+        for _ in range(2):
+            assert address_in(upstream.ask(KEY, SECONDS).message) == "192.0.2.1"
+        assert [edns_of(query) for query in server.queries] == ["cookie", "OPT", "OPT"]
+        assert not upstream.describe()["cookies"]
+
+    def test_a_server_that_gives_one_with_formerr_means_it(self, net: Net) -> None:
+        server, upstream = net.udp(lambda query: with_cookie(query, cookie_in(query)[:8] + bytes(8), 1))
+        assert upstream.ask(KEY, SECONDS).rcode == 1
+        assert len(server.queries) == 1
 
 
 class TestHealth:
@@ -335,6 +510,8 @@ class TestHealth:
             "round_trip_ms": 400.0,
             "queries": 3,
             "failures": {"network": 3},
+            "cookies": False,
+            "lower_case": False,
         }
 
 
@@ -398,6 +575,6 @@ class TestTls:
 def test_an_unknown_error_of_the_reply_is_not_swallowed(net: Net) -> None:
     """A bug while a reply is read is no upstream's fault: it shows."""
     upstream: Any = net.udp(good)[1]
-    upstream._send = lambda _question, _query, _timeout: None
+    upstream._send = lambda _question, _bits, _edns, _timeout: None
     with pytest.raises(TypeError):
         upstream.ask(KEY, SECONDS)

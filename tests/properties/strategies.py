@@ -105,6 +105,48 @@ def replies(draw: st.DrawFn) -> Made:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """A reply in which a server made names of the question's: ``message(mask)`` is the one to that spelling of it."""
+
+    name: bytes
+    redirected: bool
+    cuts: tuple[tuple[int, int], ...]
+    """For each record the labels that its owner leaves out of the name, and those of it before it is compressed."""
+
+    @property
+    def question(self) -> bytes:
+        return self.name + b"\0\1\0\1"
+
+    def message(self, mask: int) -> bytes:
+        spelled = recased(self.name, mask)
+        starts = [0]
+        while length := self.name[starts[-1]]:
+            starts.append(starts[-1] + length + 1)
+        answer = [messages.record(messages.TO_QUESTION, messages.TXT, 1, b"\1x")]
+        for left_out, own in self.cuts:
+            start = min(left_out, len(starts) - 1)
+            end = starts[min(start + own, len(starts) - 1)]
+            pointer = (0xC000 | 12 + end).to_bytes(2, "big")
+            owner = spelled[starts[start] : end] + (pointer if end < len(self.name) - 1 else b"\0")
+            answer.append(messages.record(owner, messages.TXT, 1, b"\1X"))
+        if self.redirected:
+            at = starts[len(starts) // 2]
+            target = spelled[:at] + b"\3nEt\0"
+            answer.append(messages.record(spelled[at:], messages.DNAME, 1, b"\3nEt\0"))
+            answer.append(messages.record(messages.TO_QUESTION, messages.CNAME, 1, target))
+            answer.append(messages.record(target, messages.A, 1, bytes(4)))
+        return messages.assemble(spelled + self.question[-4:], answer=answer)
+
+
+COPIED = st.builds(
+    Copied,
+    name=st.lists(LABELS, min_size=1, max_size=5).map(wire).filter(lambda name: len(name) <= 245).map(bytes.lower),
+    redirected=BITS,
+    cuts=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4).map(tuple),
+)
+
+
+@dataclass(frozen=True)
 class Echoed:
     """A message that came back for a question in lower case: sound or not, but with this one question in it."""
 
@@ -118,6 +160,9 @@ _OPTS = st.sampled_from(
         [messages.opt(version=1)],
         [messages.opt(extended_rcode=1)],
         [messages.opt(options=messages.option(messages.EXTENDED_ERROR, b"\0\x16text"))],
+        *[[messages.opt(options=messages.option(10, bytes(size)))] for size in (8, 16, 24, 40)],
+        [messages.opt(options=messages.option(10, bytes(16)) + messages.option(3, b""))],
+        [messages.opt(options=messages.option(10, bytes(16))[:-1])],
         [messages.opt(owner=b"\1a\0")],
         [messages.opt(), messages.opt()],
         [messages.opt(), messages.record(messages.TO_QUESTION, messages.A, 1, bytes(4))],

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from heimdall_lib.errors import WireError
 from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
 from heimdall_lib.reply import Kind, Reply, _any, _plain, examine, has_opt
-from heimdall_lib.wire import is_reply_to
-from tests.properties.strategies import BYTES, CHECKED, Echoed, Made, common_replies, replies
+from heimdall_lib.wire import is_reply_to, name_end
+from tests.properties.strategies import BYTES, CHECKED, COPIED, MASKS, Copied, Echoed, Made, common_replies, replies
 from tests.support.messages import EXTENDED_ERROR, counts_of, opt, option
 
 FAILURES = {1, 2, 4, 5}
@@ -44,9 +44,25 @@ def test_records_pass_through_octet_by_octet(made: Made) -> None:
     if made.rcode in FAILURES:
         assert (reply.kind, reply.message) == (Kind.FAILURE, b"")
     else:
-        assert reply.message[12 + len(made.question) :] == made.message()[12 + len(made.question) :]
+        expected = [in_the_case_kept(record, made.question[:-4].lower()) for _, record in made.records]
+        assert reply.message[12 + len(made.question) :] == b"".join(expected)
         assert reply.ttl_offsets == made.ttl_offsets
         assert reply.message[4:12] == made.message()[4:12]
+
+
+def in_the_case_kept(record: bytes, asked: bytes) -> bytes:
+    """Return a record as it is kept: an owner that is the name asked for, or above it, is in lower case."""
+    end = name_end(record, 0) if record[0] < 0xC0 else 2
+    owner = record[:end]
+    return (owner.lower() if asked.endswith(owner.lower()) else owner) + record[end:]
+
+
+@CHECKED
+@given(copied=COPIED, one=MASKS, other=MASKS)
+def test_what_is_kept_does_not_depend_on_the_case_in_which_it_was_asked_for(
+    copied: Copied, one: int, other: int
+) -> None:
+    assert examine(copied.message(one), copied.question) == examine(copied.message(other), copied.question)
 
 
 @CHECKED

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -65,6 +66,22 @@ def udp_socket(address: Address, timeout: float = _TIMEOUT) -> Iterator[socket.s
         sock.settimeout(timeout)
         sock.connect(address)
         yield sock
+
+
+def ask_all(address: Address, *names: str, timeout: float = _TIMEOUT) -> dict[str, dns.message.Message]:
+    """Ask for the addresses of all names at once; return the answers that come within ``timeout`` seconds, by name."""
+    queries = {number: query(name, id=number) for number, name in enumerate(names)}
+    answers: dict[str, dns.message.Message] = {}
+    deadline = time.monotonic() + timeout
+    with udp_socket(address) as sock, contextlib.suppress(TimeoutError):
+        for one in queries.values():
+            sock.send(one.to_wire())
+        while len(answers) < len(names) and (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            answer = dns.message.from_wire(sock.recv(65535))
+            assert queries[answer.id].is_response(answer)
+            answers[names[answer.id]] = answer
+    return answers
 
 
 class TcpClient:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import dns.message
 import dns.name
 
-A, NS, CNAME, SOA, MX, TXT, AAAA, OPT, HTTPS, ANY = 1, 2, 5, 6, 15, 16, 28, 41, 65, 255
+A, NS, CNAME, SOA, MX, TXT, AAAA, DNAME, OPT, HTTPS, ANY = 1, 2, 5, 6, 15, 16, 28, 39, 41, 65, 255
 IN, CH = 1, 3
 
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010

@@ -17,6 +17,7 @@ from struct import Struct
 from types import TracebackType
 from typing import Self, TypeVar
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -25,6 +26,7 @@ import dns.rdatatype
 import dns.rrset
 
 HOST = "127.0.0.1"
+SERVERS_HALF = b"upstream's cookie"
 _LENGTH = Struct("!H")
 _CLASSIC_UDP_SIZE = 512
 _MAX_CNAMES = 8
@@ -89,6 +91,42 @@ def failing(rcode: str) -> Reaction:
         return [Sending(wire_of(response))]
 
     return react
+
+
+def with_cookie(asked: Asked, answer: dns.message.Message, cookie: bytes, rcode: str = "") -> Sending:
+    """Return the answer with a DNS cookie (RFC 7873), or with another response code and a cookie."""
+    answer.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)])
+    if rcode:
+        answer.set_rcode(dns.rcode.from_text(rcode))
+    return Sending(wire_of(answer))
+
+
+def cookie_of(asked: Asked) -> bytes:
+    """Return the cookie that a query has, empty when it has none."""
+    return next(
+        (bytes(each.to_wire()) for each in asked.message.options if each.otype == dns.edns.OptionType.COOKIE), b""
+    )
+
+
+def giving_cookies(asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
+    """React as a good server does that speaks DNS cookies over UDP."""
+    if asked.transport != "udp" or not cookie_of(asked):
+        return answering(asked, answer)
+    return [with_cookie(asked, answer, cookie_of(asked)[:8] + SERVERS_HALF)]
+
+
+def in_another_case(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
+    """Answer with every letter of the question in the case that it was not sent in."""
+    wire = wire_of(answer)
+    end = wire.index(b"\0", 12)
+    return [Sending(wire[:12] + wire[12:end].swapcase() + wire[end:])]
+
+
+def in_lower_case(_asked: Asked, answer: dns.message.Message) -> Iterable[Sending]:
+    """React as a good server does that does not repeat the case of a question."""
+    wire = wire_of(answer)
+    end = wire.index(b"\0", 12)
+    return [Sending(wire[:12] + wire[12:end].lower() + wire[end:])]
 
 
 def sending(*wires: bytes | Sending) -> Reaction:
@@ -169,12 +207,17 @@ def _exactly(stream: Stream, size: int) -> bytes:
 class Upstream:
     """A name server on a loopback port."""
 
-    def __init__(self, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
-        """Listen and answer at once; with ``tls``, a server-side context, on a port for TLS as well."""
+    def __init__(self, *, port: int = 0, tls: ssl.SSLContext | None = None, tcp: bool = True) -> None:
+        """Listen and answer at once; with ``tls``, a server-side context, on a port for TLS as well.
+
+        Without ``tcp`` connections are refused.
+        """
         self.asked: list[Asked] = []
         self.connections = 0
         self.reaction: Reaction = answering
         """What is done for every name that has no reaction of its own, probes of Heimdall's included."""
+        self.hangs_up = False
+        """Whether connections are closed as soon as they are there."""
         self.negative_ttl = 300
         self._reactions: dict[str, Reaction] = {}
         self._table: dict[tuple[str, str], dns.rrset.RRset] = {}
@@ -183,12 +226,15 @@ class Upstream:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
-        self._udp, self._tcp = _bound_pair(port)
-        self._listeners = [self._tcp]
+        self._udp, listener = _bound_pair(port)
+        self._listeners = [listener] if tcp else []
         self.port: int = self._udp.getsockname()[1]
         self.tls_port = 0
         self._spawn(self._serve_udp)
-        self._spawn(self._serve_stream, self._tcp, "tcp", None)
+        if tcp:
+            self._spawn(self._serve_stream, listener, "tcp", None)
+        else:
+            listener.close()
         if tls is not None:
             listener = socket.create_server((HOST, 0))
             self._listeners.append(listener)
@@ -292,6 +338,9 @@ class Upstream:
             except OSError:
                 return
             self.connections += 1
+            if self.hangs_up:
+                sock.close()
+                continue
             self._spawn(self._serve_connection, sock, transport, tls, source, self.connections)
 
     def _serve_connection(

@@ -45,6 +45,10 @@ def key(name: str) -> bytes:
     return parsed(ask(name)).key
 
 
+_PATIENT = 0.5
+"""Seconds after which a server that is well has answered, however busy the machine is."""
+
+
 class Net:
     """Name servers and a forwarder to them."""
 
@@ -52,7 +56,7 @@ class Net:
         self.stats = Stats()
         self.servers: list[DatagramServer] = []
         self.forwarder = Forwarder(ForwardingPlan(()), self.stats)
-        self.plan = ForwardingPlan((), policy="sequential", timeout=0.1)
+        self.plan = ForwardingPlan((), policy="sequential", timeout=_PATIENT)
 
     def start(self, *replies: Reply, **changes: object) -> Sequence[DatagramServer]:
         """Start a server for each reply and make the forwarder go by all of them, in this order."""
@@ -288,7 +292,7 @@ class TestResting:
         net.go_by(servers=(udp(server.port),), timeout=0.02)
         net.refusal()
         assert net.upstreams()[0].resting
-        net.go_by(servers=tuple(udp(each.port) for each in (server, *others)))
+        net.go_by(servers=tuple(udp(each.port) for each in (server, *others)), timeout=_PATIENT)
 
     @pytest.mark.parametrize("policy", ["sequential", "fastest", "random"])
     def test_a_server_that_rests_is_asked_last(self, net: Net, policy: str) -> None:

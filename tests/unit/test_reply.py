@@ -11,6 +11,7 @@ from tests.support.messages import (
     AAAA,
     AD,
     CNAME,
+    DNAME,
     EXTENDED_ERROR,
     HTTPS,
     NS,
@@ -273,6 +274,42 @@ def test_the_question_is_kept_in_lower_case() -> None:
     assert kept[12 : 12 + len(ASKED)] == ASKED
 
 
+def kept_of(*records: bytes) -> bytes:
+    """The records of an answer as they are kept."""
+    return examined(assemble(question("wWw.eXample.cOM"), answer=records)).message[12 + len(ASKED) :]
+
+
+@pytest.mark.parametrize("owner", ["wWw.eXample.cOM", "eXample.cOM", "cOM"])
+def test_owners_that_a_server_copied_from_the_question_are_kept_in_lower_case(owner: str) -> None:
+    name = wire_name(owner)
+    data = examined(assemble(question("wWw.eXample.cOM"), authority=[record(name, SOA, 1, soa_data(1))])).message
+    assert data.endswith(record(name.lower(), SOA, 1, soa_data(1)))
+
+
+def test_so_is_the_part_of_an_owner_that_is_not_compressed() -> None:
+    assert kept_of(record(b"\3wWw\xc0\x10", A, 1, bytes(4))) == record(b"\3www\xc0\x10", A, 1, bytes(4))
+
+
+def test_names_that_have_nothing_to_do_with_the_question_are_kept_as_they_are() -> None:
+    alias = record(TO_QUESTION, CNAME, 1, wire_name("Www.Example.NET"))
+    address = record(wire_name("Www.Example.NET"), A, 1, bytes(4))
+    assert kept_of(alias, address) == alias + address
+
+
+def test_an_alias_that_a_server_made_of_the_question_is_kept_in_lower_case() -> None:
+    moved = record(wire_name("eXample.cOM"), DNAME, 1, wire_name("Example.NET"))
+    alias = record(TO_QUESTION, CNAME, 1, wire_name("wWw.Example.NET"))
+    address = record(wire_name("wWw.Example.NET"), A, 1, bytes(4))
+    lower = wire_name("www.example.net")
+    assert kept_of(moved, alias, address) == b"".join(
+        [
+            record(wire_name("example.com"), DNAME, 1, wire_name("Example.NET")),
+            record(TO_QUESTION, CNAME, 1, lower),
+            record(lower, A, 1, bytes(4)),
+        ]
+    )
+
+
 def test_a_type_that_looks_like_letters_is_kept_as_it_is() -> None:
     asked = question(NAME, HTTPS)
     kept = examined(assemble(asked, answer=[record(TO_QUESTION, HTTPS, 1, b"\0\1\0")]), asked).message
@@ -299,6 +336,12 @@ def test_a_compressed_reply_can_still_be_read_by_others() -> None:
 
 
 # OPT
+
+
+@pytest.mark.parametrize("cookie", [bytes(8), bytes(16), bytes(40)])
+def test_a_cookie_leaves_no_trace(cookie: bytes) -> None:
+    plain = assemble(ASKED, answer=[ADDRESS])
+    assert examined(assemble(ASKED, answer=[ADDRESS], additional=[opt(options=option(10, cookie))])) == examined(plain)
 
 
 def test_the_opt_is_taken_off() -> None:

@@ -159,9 +159,27 @@ def test_upstreams(house: House) -> None:
     house.stats.upstream(SERVER).queries += 2
     house.stats.upstream("udp://192.0.2.54:53").failures["timeout"] += 1
     house.stats.upstream("udp://192.0.2.54:53").up = False
+    house.stats.upstream(SERVER).cookies = True
+    house.stats.upstream("udp://192.0.2.54:53").lower_case = True
     assert house.described("upstreams") == [
-        {"server": SERVER, "up": True, "round_trip_ms": 1.5, "queries": 2, "failures": {}},
-        {"server": "udp://192.0.2.54:53", "up": False, "round_trip_ms": 0.0, "queries": 0, "failures": {"timeout": 1}},
+        {
+            "server": SERVER,
+            "up": True,
+            "round_trip_ms": 1.5,
+            "queries": 2,
+            "failures": {},
+            "cookies": True,
+            "lower_case": False,
+        },
+        {
+            "server": "udp://192.0.2.54:53",
+            "up": False,
+            "round_trip_ms": 0.0,
+            "queries": 0,
+            "failures": {"timeout": 1},
+            "cookies": False,
+            "lower_case": True,
+        },
     ]
 
 
