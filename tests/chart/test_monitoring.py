@@ -27,22 +27,27 @@ ADAPTER = re.search(r"metricsQuery: (.*)", GUIDE)
 
 
 class Prometheus:
-    """A Prometheus that scrapes one Heimdall every second and evaluates the chart's rules."""
+    """That of compose.yml, which scrapes one Heimdall and evaluates the chart's rules, here every second."""
 
     def __init__(self, directory: Path, target: client.Address) -> None:
         self.address = ("127.0.0.1", free_port())
-        scrape = {
-            "job_name": "heimdall-metrics",
-            "static_configs": [{"targets": [f"{target[0]}:{target[1]}"], "labels": {"namespace": "dns", "pod": "a"}}],
-        }
-        intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        files = [str(CHART / "rules/heimdall.yaml")]
         config = directory / "prometheus.yml"
-        config.write_text(json.dumps({"global": intervals, "rule_files": files, "scrape_configs": [scrape]}))
+        config.write_text(json.dumps(self._configuration(f"{target[0]}:{target[1]}")))
         listen = f"--web.listen-address={self.address[0]}:{self.address[1]}"
         storage = f"--storage.tsdb.path={directory / 'data'}"
         self._process = Process([program("prometheus"), f"--config.file={config}", storage, listen])
         self._process.wait_for_line("Server is ready to receive web requests")
+
+    def _configuration(self, target: str) -> dict[str, Any]:
+        """Return the stack's configuration with what differs here: where things are, and how often to look."""
+        text = (CHART.parents[1] / "monitoring/prometheus.yml").read_text(encoding="utf-8")
+        found: dict[str, Any] = yaml.safe_load(text.replace("/etc/prometheus/rules", str(CHART / "rules")))
+        found["global"] = dict.fromkeys(found["global"], "1s")
+        heimdall, itself = found["scrape_configs"]
+        del heimdall["dns_sd_configs"]
+        heimdall["static_configs"] = [{"targets": [target], "labels": {"namespace": "dns", "pod": "a"}}]
+        itself["static_configs"] = [{"targets": [f"{self.address[0]}:{self.address[1]}"]}]
+        return found
 
     def get(self, path: str) -> Any:
         answer = client.http(self.address, f"/api/v1/{path}")
@@ -139,7 +144,7 @@ def test_every_metric_and_label_of_a_rule_is_one_that_heimdall_has(
 
 def test_a_lost_redis_and_a_failing_upstream_are_what_the_rules_see(prometheus: Prometheus) -> None:
     (redis,) = [rule["expr"] for rule in RULES if rule["alert"] == "HeimdallRedisDown"]
-    assert prometheus.query(redis) == [{"job": "heimdall-metrics", "namespace": "dns"}]
+    assert prometheus.query(redis) == [{"job": "heimdall", "namespace": "dns"}]
 
 
 def test_the_autoscaler_s_metric_can_be_had_the_way_the_guide_says(prometheus: Prometheus) -> None:
