@@ -16,7 +16,9 @@ from tests.chart.cases import CASES
 
 REPOSITORY = CHART.parents[1]
 GUIDE = (REPOSITORY / "docs/kubernetes.md").read_text(encoding="utf-8")
-BLOCKS = [(match[1], match[2]) for match in re.finditer(r"^ *```(\w*)\n(.*?)^ *```$", GUIDE, re.MULTILINE | re.DOTALL)]
+BLOCKS = [
+    (match[1], match[2]) for match in re.finditer(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", GUIDE, re.MULTILINE | re.DOTALL)
+]
 EXAMPLES = [yaml.safe_load(text) for language, text in BLOCKS if language == "yaml"]
 VALUES = [each for each in EXAMPLES if not each.keys() & {"apiVersion", "rules"}]
 NAMES = {"heimdall", "heimdall-redis", "heimdall-redis-auth", "heimdall-secrets", "data-heimdall-redis-0"}
