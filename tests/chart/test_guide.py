@@ -91,16 +91,6 @@ def test_kubectl_s_command_lines_name_what_the_chart_makes(words: list[str]) -> 
     ]
 
 
-def test_links_lead_to_files_and_headings_that_exist() -> None:
-    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", GUIDE):
-        path = (REPOSITORY / "docs" / target) if target else REPOSITORY / "docs/kubernetes.md"
-        assert path.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-            assert anchor in slugs, anchor
-
-
 @pytest.mark.parametrize("name", ["defaults", "DaemonSet", "no Redis", "external Redis", "another name"])
 def test_the_notes_name_what_was_installed(name: str) -> None:
     rendered = render(CASES[name], release="dns", namespace="network")
