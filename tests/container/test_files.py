@@ -141,7 +141,7 @@ def test_promtool_finds_nothing_wrong_in_prometheus_s_configuration(tmp_path: Pa
     (tmp_path / "prometheus.yml").write_text(text)
     done = run(program("promtool"), "check", "config", str(tmp_path / "prometheus.yml"))
     assert "1 rule files found" in done
-    assert "SUCCESS: 10 rules found" in done
+    assert re.search(r"SUCCESS: \d\d rules found", done)
 
 
 def test_prometheus_looks_for_every_heimdall_at_its_metrics_port() -> None:
