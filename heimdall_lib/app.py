@@ -175,7 +175,7 @@ class Heimdall:
             log.warning("these settings change only with a restart: %s", wiring.flags(fixed))
 
     def _admin(self) -> Admin:
-        # A process that takes no TCP is restarted for nothing, and loses its L1: that keeps it from traffic only.
+        # TCP decides about traffic only: a restart for its sake would cost the L1 that still answers over UDP.
         alive = Recent(lambda: self._service.silent(["udp"]), seconds=_SELF_QUERIES_SECONDS)
         answers = Recent(lambda: self._service.silent(["udp", "tcp"]), seconds=_SELF_QUERIES_SECONDS)
         return Admin(

@@ -110,8 +110,8 @@ class Replica:
 class Stack:
     """The stack of compose.yml under a project name of its own, with an authoritative server beside it."""
 
-    def __init__(self, compose: Sequence[str], image: str, directory: Path) -> None:
-        """Start nothing yet."""
+    def __init__(self, compose: Sequence[str], image: str, directory: Path, *, patient: bool) -> None:
+        """Start nothing yet; with ``patient``, Heimdall waits for Redis longer than by default."""
         # The image's own dnslib serves as the authority, so that no further image is needed.
         authority = {
             "image": image,
@@ -120,9 +120,8 @@ class Stack:
             "healthcheck": {"disable": True},
             "stop_signal": "SIGKILL",
         }
-        # On a machine that is busy with the tests, Redis may well take longer than a query waits for it.
-        patient = {"HEIMDALL_REDIS_READ_BUDGET": "4", "HEIMDALL_REDIS_TIMEOUT": "5"}
-        heimdall = {"image": image, "environment": patient}
+        waits = {"HEIMDALL_REDIS_READ_BUDGET": "4", "HEIMDALL_REDIS_TIMEOUT": "5"} if patient else {}
+        heimdall = {"image": image, "environment": waits}
         override = directory / "override.yml"
         override.write_text(yaml.safe_dump({"services": {"heimdall": heimdall, "authority": authority}}))
         self._command = [*compose, "--project-name", _PROJECT, "--file", "compose.yml", "--file", str(override)]
@@ -172,9 +171,14 @@ class Stack:
 
 
 @contextmanager
-def running_stack(compose: Sequence[str], image: str, directory: Path, *, replicas: int = 1) -> Iterator[Stack]:
-    """Start a stack with so many replicas, and remove it in the end."""
-    stack = Stack(compose, image, directory)
+def running_stack(
+    compose: Sequence[str], image: str, directory: Path, *, replicas: int = 1, patient: bool = True
+) -> Iterator[Stack]:
+    """Start a stack with so many replicas, and remove it in the end.
+
+    On a machine that is busy with the tests, Redis may well take longer than a query waits that is not ``patient``.
+    """
+    stack = Stack(compose, image, directory, patient=patient)
     try:
         stack.up(replicas=replicas)
         yield stack

@@ -156,8 +156,7 @@ def test_grafana_reads_prometheus_and_the_chart_s_dashboard() -> None:
     files = mounted("grafana")
     provisioning = "/etc/grafana/provisioning"
     (source,) = yaml.safe_load(files[f"{provisioning}/datasources/heimdall.yml"].read_text())["datasources"]
-    assert (source["type"], source["isDefault"]) == ("prometheus", True)
-    assert re.fullmatch(r"http://(\w+):9090", source["url"])[1] in SERVICES  # type: ignore[index]
+    assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://prometheus:9090", True)
     (provider,) = yaml.safe_load(files[f"{provisioning}/dashboards/heimdall.yml"].read_text())["providers"]
     assert provider["type"] == "file"
     directory = files[provider["options"]["path"]]

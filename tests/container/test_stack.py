@@ -1,12 +1,13 @@
 """The stack of compose.yml under a Docker engine: what a user of it does in a day."""
 
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.container.engine import ADDRESS, STOPS_WITHIN_SECONDS, Stack, eventually, health, running_stack, state
+from tests.container.engine import ADDRESS, STOPS_WITHIN_SECONDS, Stack, eventually, health, run, running_stack, state
 from tests.support import client
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(300)]
@@ -64,3 +65,21 @@ def test_it_answers_while_redis_restarts_and_uses_it_afterwards(stack: Stack) ->
     eventually(lambda: heimdall.metric("redis_up") == 1)
     assert heimdall.addresses("with-redis.example") == [ADDRESS]
     eventually(lambda: "with-redis.example" in stack.stored())
+
+
+def test_a_redis_that_hangs_slows_nothing_and_is_used_again(compose: list[str], image: str, tmp_path: Path) -> None:
+    with running_stack(compose, image, tmp_path, patient=False) as stack:
+        (heimdall,) = stack.replicas()
+        eventually(lambda: heimdall.metric("redis_up") == 1)
+        redis = stack.container("redis")
+        run("docker", "pause", redis)
+        took = []
+        for number in range(10):
+            started_at = time.monotonic()
+            assert heimdall.addresses(f"n{number}.example") == [ADDRESS]
+            took.append(time.monotonic() - started_at)
+        assert statistics.median(took) < 1, took  # docker and a busy machine included
+        eventually(lambda: heimdall.metric("redis_breaker_open") == 1)
+        run("docker", "unpause", redis)
+        eventually(lambda: heimdall.metric("redis_up") == 1)
+        assert heimdall.addresses("again.example") == [ADDRESS]
