@@ -170,6 +170,7 @@ def test_readiness_is_an_answer_over_udp_and_tcp_liveness_one_over_udp(heimdall:
     assert (server.metric("queries_total", transport="udp"), server.metric("queries_total", transport="tcp")) == (1, 0)
     assert server.get("/readyz").status == 200
     assert (server.metric("queries_total", transport="udp"), server.metric("queries_total", transport="tcp")) == (2, 1)
+    assert server.metric("cache_misses_total") == 0
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
