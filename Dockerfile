@@ -3,21 +3,29 @@ ARG PYTHON_VERSION=3.12
 FROM python:${PYTHON_VERSION}-slim AS builder
 WORKDIR /app
 COPY requirements.txt /tmp/
-RUN python -m venv --without-pip /opt/venv \
- && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
-    --only-binary :all: --require-hashes --requirement /tmp/requirements.txt \
- && find /opt/venv \( -name tests -o -name '*.c' -o -name '*.h' -o -name '*.pyx' \) -prune -exec rm -rf {} +
 COPY heimdall.py LICENSE ./
 COPY heimdall_lib ./heimdall_lib
-# The file system may be read-only and the user owns nothing in it, so the bytecode is made here.
-RUN python -m compileall -q --invalidation-mode unchecked-hash heimdall_lib
+# The file system may be read-only and the user owns nothing in it, so the bytecode is made here: from the sources'
+# content, not their times, so that two builds hold the same.
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
+    --no-compile --only-binary :all: --require-hashes --requirement /tmp/requirements.txt \
+ && find /opt/venv \( -name tests -o -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyx' \) -prune -exec rm -rf {} + \
+ && python -m compileall -q --invalidation-mode unchecked-hash heimdall_lib /opt/venv
 
 FROM python:${PYTHON_VERSION}-slim
 ARG VERSION=0.1.0
+# Where the sources are, which commit they are, and when that was made: `make image` says so.
+ARG SOURCE=""
+ARG REVISION=""
+ARG CREATED=""
 LABEL org.opencontainers.image.title="Heimdall" \
       org.opencontainers.image.description="A caching DNS server whose replicas share one cache" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

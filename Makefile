@@ -3,6 +3,7 @@
 #   TEST_ARGS  arguments for pytest:   make test TEST_ARGS="tests/unit -k wire"
 #   JOBS       processes for pytest:   make test JOBS=1   (4, or none of their own with TEST_ARGS)
 #   MINUTES    how long the soak goes on:  make soak MINUTES=60
+#   BUILD_ARGS words for docker build:  make image BUILD_ARGS="--build-arg PYTHON_VERSION=3.13"
 #   PYTHON     the Python for .venv:   make run PYTHON=python3.12   (after make clean)
 
 VENV := .venv
@@ -85,7 +86,7 @@ bench-report: $(VENV)/.runtime ## write the last measurement into docs/performan
 
 .PHONY: test-container
 test-container: $(VENV)/.dev ## build and run the image and the compose stack (needs a Docker engine)
-	@$(PYTEST) -m container tests/container $(TEST_ARGS)
+	@HEIMDALL_TEST_BUILD_ARGS="$(BUILD_ARGS)" $(PYTEST) -m container tests/container $(TEST_ARGS)
 
 .PHONY: format
 format: $(VENV)/.dev ## format the code and fix what can be fixed
@@ -97,8 +98,9 @@ manifests: $(VENV)/.dev ## write k8s/ and the table in the chart's README from t
 	@$(BIN)/python -m charts.generate
 
 .PHONY: image
-image: ## build the container image (IMAGE=name:tag)
-	docker build --tag $(IMAGE) $(BUILD_ARGS) .
+image: ## build the container image (IMAGE=name:tag, BUILD_ARGS="--build-arg …")
+	docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \
+	    --build-arg CREATED="$$(git show --no-patch --format=%cI)" $(BUILD_ARGS) .
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin requirements*.txt anew from requirements*.in

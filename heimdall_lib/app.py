@@ -24,6 +24,7 @@ from heimdall_lib.errors import ListenError, SettingError, WorkerError
 from heimdall_lib.invalidations import Flush
 from heimdall_lib.metrics import StatsCollector, registry
 from heimdall_lib.process import Server
+from heimdall_lib.recent import Recent
 from heimdall_lib.series import SAMPLE_SECONDS
 from heimdall_lib.server import listen
 from heimdall_lib.settings import Endpoint, Settings
@@ -35,6 +36,8 @@ from heimdall_lib.top_names import TopNames
 from heimdall_lib.workers import WORKER
 
 log = logging.getLogger("heimdall.app")
+
+_SELF_QUERIES_SECONDS = 1.0  # what came of a query to ourselves is good for so long, however often probes ask
 
 
 class Service(Protocol):
@@ -69,8 +72,8 @@ class Service(Protocol):
     def pids(self) -> Sequence[int]:
         """Return the ids of other processes that belong to it."""
 
-    def silent(self) -> str:
-        """Ask a real query over a real socket; return why there is no answer, empty when there is one."""
+    def silent(self, transports: Sequence[str]) -> str:
+        """Ask a real query over real sockets, ``udp`` or ``tcp``; return why there is no answer, empty if there is."""
 
     def unready(self) -> str:
         """Return why clients should go elsewhere, empty when they need not."""
@@ -178,10 +181,13 @@ class Heimdall:
             log.warning("these settings change only with a restart: %s", wiring.flags(fixed))
 
     def _admin(self) -> Admin:
+        # TCP decides about traffic only: a restart for its sake would cost the L1 that still answers over UDP.
+        alive = Recent(lambda: self._service.silent(["udp"]), seconds=_SELF_QUERIES_SECONDS)
+        answers = Recent(lambda: self._service.silent(["udp", "tcp"]), seconds=_SELF_QUERIES_SECONDS)
         return Admin(
             registry=registry(StatsCollector(self._service.look), self._service.pids),
-            answers=self._service.silent,
-            ready=self._status.unready,
+            answers=alive,
+            ready=lambda: self._status.unready() or answers(),
             stats=self._status.describe,
             flush=self._service.flush,
             entry=self._service.entry,

@@ -2,7 +2,8 @@
 
 ``python -m heimdall_lib.healthcheck [host:port]`` is what the container image's HEALTHCHECK runs every few seconds, so
 this imports a handful of standard modules and nothing else of Heimdall. The question, ``id.server CH TXT`` (RFC 4892),
-needs neither upstream nor Redis: their outages never restart a container. ``/healthz`` asks the same through ``ask``.
+needs neither upstream nor Redis: their outages never restart a container. ``/healthz`` and ``/readyz`` ask the same
+through ``trouble``.
 """
 
 import os
@@ -16,6 +17,7 @@ DEFAULT_ADDRESS = "127.0.0.1:1053"
 TIMEOUT_SECONDS = 2.0
 
 HEADER = struct.Struct("!HHHHHH")
+LENGTH = struct.Struct("!H")  # before each message over TCP (RFC 1035, section 4.2.2)
 QUESTION = b"\x02id\x06server\x00" + struct.pack("!HH", 16, 3)  # TXT, CHAOS
 RESPONSE_FLAG = 0x8000
 RCODE_MASK = 0x000F
@@ -56,31 +58,56 @@ def verify(answer: bytes, query_id: int) -> None:
         raise Unhealthy(f"the answer has response code {rcode}")
 
 
-def ask(host: str, port: int, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """Send the question over UDP and wait for the answer; raise ``Unhealthy`` when it is missing or wrong."""
+def ask(host: str, port: int, timeout_seconds: float = TIMEOUT_SECONDS, *, transport: str = "udp") -> None:
+    """Ask over ``udp`` or ``tcp`` and wait for the answer; raise ``Unhealthy`` when it is missing or wrong."""
     query_id = int.from_bytes(os.urandom(2), "big")
     query = HEADER.pack(query_id, 0, 1, 0, 0, 0) + QUESTION
     deadline = time.monotonic() + timeout_seconds
+    where = f"{host} port {port}" + (" over TCP" if transport == "tcp" else "")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        wanted = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=wanted)[0]
         with socket.socket(family, kind, protocol) as sock:
+            _allow(sock, deadline)
             sock.connect(address)
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            sock.send(query)
-            verify(sock.recv(65535), query_id)
+            if transport == "tcp":
+                sock.sendall(LENGTH.pack(len(query)) + query)
+                (length,) = LENGTH.unpack(_receive(sock, LENGTH.size, deadline))
+                verify(_receive(sock, length, deadline), query_id)
+            else:
+                sock.send(query)
+                _allow(sock, deadline)
+                verify(sock.recv(65535), query_id)
     except TimeoutError:
-        raise Unhealthy(f"no answer from {host} port {port} within {timeout_seconds:g} s") from None
+        raise Unhealthy(f"no answer from {where} within {timeout_seconds:g} s") from None
     except (OSError, UnicodeError) as error:
-        raise Unhealthy(f"{host} port {port}: {getattr(error, 'strerror', None) or error}") from None
+        raise Unhealthy(f"{where}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def trouble(host: str, port: int, timeout_seconds: float) -> str:
+def trouble(host: str, port: int, timeout_seconds: float, *, transport: str = "udp") -> str:
     """Ask the server that listens on an address; return why it counts as unhealthy, empty when it does not."""
     try:
-        ask(LOOPBACK_OF_WILDCARD.get(host, host), port, timeout_seconds)
+        ask(LOOPBACK_OF_WILDCARD.get(host, host), port, timeout_seconds, transport=transport)
     except Unhealthy as reason:
         return str(reason)
     return ""
+
+
+def _allow(sock: socket.socket, deadline: float) -> None:
+    """Let the socket's next operation take until ``deadline``."""
+    sock.settimeout(max(deadline - time.monotonic(), 0.001))
+
+
+def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
+    """Return ``size`` octets of a stream; raise ``Unhealthy`` when it ends before them."""
+    data = b""
+    while len(data) < size:
+        _allow(sock, deadline)
+        more = sock.recv(size - len(data))
+        if not more:
+            raise Unhealthy("the connection was closed before the answer")
+        data += more
+    return data
 
 
 def where(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:

@@ -196,10 +196,15 @@ class Server:
         """Return the ids of other processes that belong to this one: there are none."""
         return []
 
-    def silent(self) -> str:
-        """Ask the first listener over a real socket; return why it does not answer, empty when it does."""
+    def silent(self, transports: Sequence[str]) -> str:
+        """Ask the first listener over real sockets; return why it does not answer, empty when it does."""
         address = self.addresses[0]
-        return healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS)
+        before = self._stats.turned_away
+        for transport in transports:
+            why = healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS, transport=transport)
+            if why and self._stats.turned_away == before:  # who is turned away by a limit was heard
+                return why
+        return ""
 
     def unready(self) -> str:
         """Return why clients should go elsewhere, though this process, once started, always answers."""

@@ -147,6 +147,8 @@ class Responder:
             return self._curt(query, wire.FORMERR)
         if query.problem is not None:
             return self._error(query, query.problem)
+        if query.qclass == wire.CLASS_CH:  # never kept, so never looked for: a probe is no miss of L1's
+            return self._own(query)
         entry = self._resolver.lookup(query)
         if entry is not None:
             answer = self._render(query, "l1", entry)
@@ -166,13 +168,15 @@ class Responder:
         query.cookie, query.keepalive = b"", False
         return self._error(query, rcode, flags=flags)
 
+    def _own(self, query: Query) -> bytes:
+        """Answer what is asked in class CH: it is about Heimdall itself."""
+        message = self._chaos.find(query)
+        if message is None:
+            return self._error(query, wire.REFUSED)
+        return self._render(query, "local", entries.make(message, (), stored_at=0.0, lifetime=0.0, stale=0.0))
+
     def _local(self, query: Query) -> bytes:
         """Answer what is never asked of L2 or upstream; empty when there is no such reason."""
-        if query.qclass == wire.CLASS_CH:
-            message = self._chaos.find(query)
-            if message is None:
-                return self._error(query, wire.REFUSED)
-            return self._render(query, "local", entries.make(message, (), stored_at=0.0, lifetime=0.0, stale=0.0))
         if query.qtype in (wire.TYPE_AXFR, wire.TYPE_IXFR):
             return self._error(query, wire.NOTIMP, (_NOT_SUPPORTED, ""))
         if query.qtype == wire.TYPE_OPT:

@@ -133,6 +133,11 @@ class Stats:
         self.redis_bytes_saved = 0
         self.upstreams: defaultdict[str, UpstreamStats] = defaultdict(UpstreamStats)
 
+    @property
+    def turned_away(self) -> int:
+        """How many queries and connections were refused by a limit, without an answer: a sign of life."""
+        return self.dropped["rate_limit"] + self.dropped["connection_limit"]
+
     def upstream(self, server: str) -> UpstreamStats:
         """Return the counters of one upstream server, made at the first call for it."""
         return self.upstreams[server]

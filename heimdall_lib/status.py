@@ -45,7 +45,7 @@ class Status:
         """Why it is not ready for traffic, whatever its service says; empty once it has started."""
 
     def unready(self) -> str:
-        """Return why clients should go elsewhere, empty when they need not."""
+        """Return why clients should go elsewhere, empty when they need not; nothing is asked to find out."""
         return self.not_ready or self._unready()
 
     def sample(self) -> None:

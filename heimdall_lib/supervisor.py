@@ -107,8 +107,7 @@ class Supervisor:
     def look(self) -> Reading:
         """Return the sum over all workers; one that does not answer is counted as it was read last."""
         self._together(Worker.read)
-        readings = [worker.reading for worker in self._workers if worker.reading]
-        return self._tally.total(readings, [worker.state() for worker in self._workers])
+        return self._as_read_last()
 
     def names(self) -> TopNames:
         """Return which names were asked for most, of those that the workers name: the sum over who answers."""
@@ -119,15 +118,18 @@ class Supervisor:
         """Return the ids of the workers' processes."""
         return [worker.pid for worker in self._workers if worker.pid]
 
-    def silent(self) -> str:
-        """Ask over a real socket, from a new port each time, until some worker answers; return why none did."""
+    def silent(self, transports: Sequence[str]) -> str:
+        """Ask over real sockets, from a new port each time, until some worker answers; return why none did."""
         address = self.addresses[0]
-        why = ""
+        before = self._as_read_last().stats.turned_away
+        left, why = list(transports), ""
         for _ in range(_SELF_QUERIES):
-            why = healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS)
+            why = healthcheck.trouble(address.host, address.port, _SELF_QUERY_SECONDS, transport=left[0])
             if not why:
-                break
-        return why
+                del left[0]
+            if not left:
+                return ""
+        return "" if self.look().stats.turned_away > before else why
 
     def unready(self) -> str:
         """Return why clients should go elsewhere, empty when some worker answers that is not cold."""
@@ -158,6 +160,10 @@ class Supervisor:
         if not self.settled.ready():
             self.settled.set(f"worker {number} did not start: {why}")
         return not self.settled.value
+
+    def _as_read_last(self) -> Reading:
+        readings = [worker.reading for worker in self._workers if worker.reading]
+        return self._tally.total(readings, [worker.state() for worker in self._workers])
 
     def _together(self, do: Callable[[Worker], object]) -> None:
         gevent.joinall([gevent.spawn(do, worker) for worker in self._workers])

@@ -68,7 +68,20 @@ CASES: dict[str, Values] = {
         },
         "config": {"bindAddr": "0.0.0.0:1053,[::]:1053"},
     },
-    "node port": {"service": {"type": "NodePort", "nodePort": 30053, "port": 5353}},
+    "node port": {
+        "service": {
+            "type": "NodePort",
+            "nodePort": 30053,
+            "port": 5353,
+            "externalTrafficPolicy": "Cluster",
+            "ipFamilyPolicy": "RequireDualStack",
+        },
+        "config": {"bindAddr": "0.0.0.0:1053,[::]:1053"},
+    },
+    "IPv6 only": {
+        "service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]},
+        "config": {"bindAddr": "[::]:1053", "httpBindAddr": "[::]:8080"},
+    },
     "autoscaling": {"autoscaling": {"enabled": True, "targetQueriesPerSecond": 5000}},
     "autoscaling by queries only": {
         "autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": 0, "targetQueriesPerSecond": 5000}

@@ -69,7 +69,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", CASES.keys())
 def test_the_server_accepts_the_environment(name: str, secrets: Path) -> None:
     settings = effective(render(CASES[name]).objects, secrets)
-    assert settings["bind-addr"].startswith("0.0.0.0:1053")
+    assert settings["bind-addr"].startswith(("0.0.0.0:1053", "[::]:1053"))
 
 
 @pytest.mark.parametrize(

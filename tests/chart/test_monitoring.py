@@ -27,22 +27,31 @@ ADAPTER = re.search(r"metricsQuery: (.*)", GUIDE)
 
 
 class Prometheus:
-    """A Prometheus that scrapes one Heimdall every second and evaluates the chart's rules."""
+    """That of compose.yml, which scrapes Heimdalls and evaluates the chart's rules, here every second."""
 
-    def __init__(self, directory: Path, target: client.Address) -> None:
+    def __init__(self, directory: Path, *targets: client.Address) -> None:
+        """Scrape targets, each as the pod of a namespace: ``a`` of ``dns``, then ``b`` of ``dns-b`` and so on."""
         self.address = ("127.0.0.1", free_port())
-        scrape = {
-            "job_name": "heimdall-metrics",
-            "static_configs": [{"targets": [f"{target[0]}:{target[1]}"], "labels": {"namespace": "dns", "pod": "a"}}],
-        }
-        intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        files = [str(CHART / "rules/heimdall.yaml")]
         config = directory / "prometheus.yml"
-        config.write_text(json.dumps({"global": intervals, "rule_files": files, "scrape_configs": [scrape]}))
+        config.write_text(json.dumps(self._configuration([f"{host}:{port}" for host, port in targets])))
         listen = f"--web.listen-address={self.address[0]}:{self.address[1]}"
         storage = f"--storage.tsdb.path={directory / 'data'}"
         self._process = Process([program("prometheus"), f"--config.file={config}", storage, listen])
         self._process.wait_for_line("Server is ready to receive web requests")
+
+    def _configuration(self, targets: list[str]) -> dict[str, Any]:
+        """Return the stack's configuration with what differs here: where things are, and how often to look."""
+        text = (CHART.parents[1] / "monitoring/prometheus.yml").read_text(encoding="utf-8")
+        found: dict[str, Any] = yaml.safe_load(text.replace("/etc/prometheus/rules", str(CHART / "rules")))
+        found["global"] = dict.fromkeys(found["global"], "1s")
+        heimdall, itself = found["scrape_configs"]
+        del heimdall["dns_sd_configs"]
+        labels = [{"namespace": "dns", "pod": "a"}, {"namespace": "dns-b", "pod": "b"}]
+        heimdall["static_configs"] = [
+            {"targets": [target], "labels": each} for target, each in zip(targets, labels, strict=True)
+        ]
+        itself["static_configs"] = [{"targets": [f"{self.address[0]}:{self.address[1]}"]}]
+        return found
 
     def get(self, path: str) -> Any:
         answer = client.http(self.address, f"/api/v1/{path}")
@@ -62,7 +71,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """What has been asked of this one: queries from every tier, over both transports, and every kind of failure."""
+    """It scrapes one that was asked queries from every tier and had every kind of failure, and one with workers."""
     directory = tmp_path_factory.mktemp("monitoring")
     redis = RedisServer(directory)
     with Upstream() as upstream:
@@ -74,10 +83,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             flags = ("--upstream-servers", upstream.address, "--redis-url", redis.url, "--redis-timeout", "5")
             servers.append(Heimdall(*flags, "--redis-read-budget", "4"))
             make_busy(servers[0], upstream, redis)
-            prometheuses.append(Prometheus(directory, servers[0].http))
-            eventually(lambda: prometheuses[0].query("count_over_time(heimdall_build_info[1m]) >= 3"))
+            servers.append(Heimdall("--upstream-servers", upstream.address, "--workers", "2"))
+            prometheuses.append(Prometheus(directory, *(server.http for server in servers)))
+            eventually(lambda: len(prometheuses[0].query("count_over_time(heimdall_build_info[1m]) >= 3")) == 2)
             yield prometheuses[0]
-            assert servers[0].stop() == 0
+            assert [server.stop() for server in servers] == [0, 0]
         finally:
             for each in prometheuses:
                 each.end()
@@ -120,6 +130,12 @@ def test_every_query_of_the_dashboard_has_a_result_with_the_labels_of_its_legend
         assert all(labels <= series.keys() for series in result)
 
 
+def test_the_dashboard_marks_when_a_replica_started(prometheus: Prometheus) -> None:
+    (annotation,) = DASHBOARD["annotations"]["list"]
+    (expression,) = expressions(annotation)
+    assert {series["pod"] for series in prometheus.query(expression) if "pod" in series} == {"a", "b"}
+
+
 def test_prometheus_evaluates_every_rule(prometheus: Prometheus) -> None:
     def evaluated() -> list[dict[str, Any]]:
         (group,) = prometheus.get("rules")["groups"]
@@ -141,7 +157,7 @@ def test_every_metric_and_label_of_a_rule_is_one_that_heimdall_has(
 
 def test_a_lost_redis_and_a_failing_upstream_are_what_the_rules_see(prometheus: Prometheus) -> None:
     (redis,) = [rule["expr"] for rule in RULES if rule["alert"] == "HeimdallRedisDown"]
-    assert prometheus.query(redis) == [{"job": "heimdall-metrics", "namespace": "dns"}]
+    assert prometheus.query(redis) == [{"job": "heimdall", "namespace": "dns"}]
 
 
 def test_the_autoscaler_s_metric_can_be_had_the_way_the_guide_says(prometheus: Prometheus) -> None:

@@ -3,11 +3,13 @@
 import functools
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import helm_python
 import kubernetes_validate
 import pytest
+import yaml
 
 from charts.render import CHART, Object, render
 from tests.chart.cases import CASES, SECRETS
@@ -219,6 +221,43 @@ def test_affinities_of_the_operator_and_of_the_chart_stand_beside_each_other() -
 def test_a_change_restarts_exactly_the_pods_that_must_see_it(change: dict[str, Any], restarted: set[str]) -> None:
     before, after = pod_templates(RENDERED["defaults"]), pod_templates(render(change, namespace="dns").objects)
     assert {name for name in before if before[name] != after[name]} == restarted
+
+
+def toggles(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], set[Any]]]:
+    """Yield the path and the possible values of everything that is switched: booleans, and words of a closed set."""
+    for key, inner in schema.get("properties", {}).items():
+        if inner.get("type") == "boolean":
+            yield (*path, key), {True, False}
+        elif "enum" in inner:
+            yield (*path, key), set(inner["enum"]) - {""}
+        yield from toggles(inner, (*path, key))
+
+
+# The settings are the server's business, and what Redis evicts is Redis's.
+TOGGLES = [
+    (path, choices)
+    for path, choices in toggles(json.loads((CHART / "values.schema.json").read_text(encoding="utf-8")))
+    if path[0] != "config" and path[-1] not in {"maxmemoryPolicy", "pullPolicy"}
+]
+
+
+@pytest.mark.parametrize(("path", "choices"), TOGGLES, ids=[".".join(path) for path, _ in TOGGLES])
+def test_every_toggle_is_rendered_in_each_of_its_positions(path: tuple[str, ...], choices: set[Any]) -> None:
+    def chosen(values: Any) -> Any:
+        for key in path:
+            values = values.get(key, {}) if isinstance(values, dict) else {}
+        return None if values == {} else values
+
+    default = chosen(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
+    assert choices <= {default, *(chosen(values) for values in CASES.values())}
+
+
+def test_an_autoscaled_replica_is_not_scaled_before_it_has_work() -> None:
+    objects = RENDERED["production"]
+    (metric,) = the(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    requests = workload(objects)["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    cores = float(requests["cpu"]) * metric["resource"]["target"]["averageUtilization"] / 100
+    assert 0.5 <= cores <= 0.85, "a process has one core, and HeimdallSaturated says at 85 % that it is used up"
 
 
 def test_nodes_without_a_zone_are_never_left_out() -> None:

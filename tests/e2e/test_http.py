@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+import time
 from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from heimdall_lib import __version__
-from tests.support.client import TcpClient, http, metrics
+from tests.support.client import TcpClient, http, metrics, query
 from tests.support.processes import PATIENCE, Heimdall, Launcher, RedisServer, eventually, program
 from tests.support.upstream import Upstream, failing
 
@@ -162,6 +163,39 @@ def test_healthz_and_readyz_are_well_whatever_becomes_of_redis_and_the_upstream(
         answer = server.get(path)
         assert (answer.status, answer.text) == (200, "ok\n"), path
     assert server.get("/healthz", method="HEAD").body == b""
+
+
+def test_readiness_is_an_answer_over_udp_and_tcp_liveness_one_over_udp(heimdall: Launcher) -> None:
+    server = heimdall()
+    assert server.get("/healthz").status == 200
+    assert (server.metric("queries_total", transport="udp"), server.metric("queries_total", transport="tcp")) == (1, 0)
+    assert server.get("/readyz").status == 200
+    assert (server.metric("queries_total", transport="udp"), server.metric("queries_total", transport="tcp")) == (2, 1)
+    assert server.metric("cache_misses_total") == 0
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_however_often_probes_ask_the_server_asks_itself_once_a_second(heimdall: Launcher, path: str) -> None:
+    server = heimdall()
+    started_at = time.monotonic()
+    assert {server.get(path).status for _ in range(50)} == {200}
+    assert 1 <= server.metric("queries_total", transport="udp") <= 1 + time.monotonic() - started_at
+
+
+def test_who_has_as_many_tcp_connections_as_it_may_have_is_ready(heimdall: Launcher) -> None:
+    server = heimdall("--max-tcp-connections", "1")
+    with TcpClient(server.address) as only:
+        only.send(query(NAME))
+        only.receive()
+        assert server.get("/readyz").status == 200
+        assert server.metric("dropped_queries_total", reason="connection_limit") == 1
+
+
+def test_a_client_beyond_its_rate_on_the_same_machine_makes_nothing_unhealthy(heimdall: Launcher) -> None:
+    server = heimdall("--rate-limit", "0.01", "--rate-limit-burst", "1")
+    server.ask(NAME)
+    assert [server.get(path).status for path in ("/healthz", "/readyz")] == [200, 200]
+    assert server.metric("dropped_queries_total", reason="rate_limit") >= 2
 
 
 def test_stats_are_json_for_a_program_and_hold_no_secret(heimdall: Launcher, upstream: Upstream) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -520,6 +521,33 @@ def test_without_any_worker_it_is_neither_ready_nor_well_until_one_is_back(heimd
     assert server.metric("workers") == 0
     fault.end()
     eventually(lambda: server.get("/readyz").status == server.get("/healthz").status == 200)
+
+
+def test_workers_that_take_no_tcp_are_unready_but_are_not_to_be_restarted(upstream: Upstream) -> None:
+    server = Heimdall("--workers", "2", "--upstream-servers", upstream.address)
+    try:
+        eventually(lambda: server.get("/readyz").status == 200)
+        limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids(server)}
+        for pid, (_, hard) in limits.items():  # every descriptor is in use, so there is none for another connection
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        eventually(lambda: server.get("/readyz").status == 503)
+        assert "over TCP" in server.get("/readyz").text
+        assert server.get("/healthz").status == 200
+        for pid, before in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        eventually(lambda: server.get("/readyz").status == 200)
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def test_workers_that_have_as_many_tcp_connections_as_they_may_have_are_ready(heimdall: Launcher) -> None:
+    server = heimdall("--workers", "2", "--max-tcp-connections", "1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(ASKED):
+            stack.enter_context(TcpClient(server.address))
+        eventually(lambda: server.metric("tcp_connections") == 2)
+        assert server.get("/readyz").status == 200
 
 
 def test_a_worker_says_why_it_cannot_listen(upstream: Upstream) -> None:

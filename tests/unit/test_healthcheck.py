@@ -1,4 +1,4 @@
-"""The container's health check, against small UDP servers that answer well, badly or never."""
+"""The health check, against small servers that answer well, badly or never, over UDP and TCP."""
 
 import os
 import socket
@@ -46,6 +46,38 @@ def dns_server(reply: Reply, host: str = "127.0.0.1") -> Iterator[int]:
         thread.start()
         yield sock.getsockname()[1]
         thread.join()
+
+
+@contextmanager
+def stream_server(reply: Reply) -> Iterator[int]:
+    """Answer one query over TCP with ``reply(query)``, an octet at a time, then close; yield the port.
+
+    ``reply`` gives the answer with its length; None is silence until the client goes.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(5)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                query = connection.recv(512)
+                assert query[:2] == bytes((0, len(query) - 2))
+                answer = reply(query[2:])
+                if answer is None:
+                    assert connection.recv(1) == b""
+                for octet in answer or b"":
+                    connection.send(bytes((octet,)))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def framed(answer: bytes) -> bytes:
+    return len(answer).to_bytes(2, "big") + answer
 
 
 def unused_port() -> int:
@@ -143,6 +175,38 @@ BAD_ANSWERS: list[tuple[str, Reply, str]] = [
 def test_a_wrong_answer_is_unhealthy_for_a_reason(reply: Reply, reason: str) -> None:
     with dns_server(reply) as port, pytest.raises(Unhealthy, match=reason):
         ask("127.0.0.1", port)
+
+
+def test_tcp_is_asked_the_same_and_its_answer_may_come_in_pieces() -> None:
+    with stream_server(lambda query: framed(good(query))) as port:
+        ask("127.0.0.1", port, transport="tcp")
+
+
+@pytest.mark.parametrize(("reply", "reason"), [case[1:] for case in BAD_ANSWERS], ids=[case[0] for case in BAD_ANSWERS])
+def test_a_wrong_answer_over_tcp_is_unhealthy_for_the_same_reason(reply: Reply, reason: str) -> None:
+    with stream_server(lambda query: framed(reply(query) or b"")) as port, pytest.raises(Unhealthy, match=reason):
+        ask("127.0.0.1", port, transport="tcp")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 12])
+def test_a_connection_that_ends_early_is_unhealthy(size: int) -> None:
+    with (
+        stream_server(lambda query: framed(good(query))[:size]) as port,
+        pytest.raises(Unhealthy, match="closed before the answer"),
+    ):
+        ask("127.0.0.1", port, transport="tcp")
+
+
+def test_silence_over_tcp_is_unhealthy_after_the_timeout() -> None:
+    with stream_server(lambda _: None) as port, pytest.raises(Unhealthy, match=r"over TCP within 0\.05 s"):
+        ask("127.0.0.1", port, timeout_seconds=0.05, transport="tcp")
+
+
+def test_trouble_is_the_reason_in_words_and_empty_when_there_is_none() -> None:
+    with stream_server(lambda query: framed(good(query))) as port:
+        assert not healthcheck.trouble("0.0.0.0", port, 5, transport="tcp")
+    refused = healthcheck.trouble("127.0.0.1", port := unused_port(), 5, transport="tcp")
+    assert refused == f"127.0.0.1 port {port} over TCP: Connection refused"
 
 
 def test_silence_is_unhealthy_after_the_timeout() -> None:

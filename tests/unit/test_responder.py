@@ -539,6 +539,11 @@ class TestChaos:
         assert rcode_of(house.at_once(ask("authors.bind.", "TXT", rdclass="CH"))) == "REFUSED"
         assert house.upstreams.asked == []
 
+    @pytest.mark.parametrize("name", ["id.server.", "authors.bind."])
+    def test_a_probe_is_no_miss(self, house: House, name: str) -> None:
+        house.at_once(ask(name, "TXT", rdclass="CH"))
+        assert (house.stats.cache_hits, house.stats.cache_misses) == (0, 0)
+
 
 class TestRateLimit:
     @pytest.fixture(autouse=True)

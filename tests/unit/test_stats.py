@@ -98,3 +98,11 @@ def test_two_processes_count_apart() -> None:
     first.responses[0] += 1
     first.durations["l1"].observe(1.0)
     assert second.queries["udp"] == second.responses[0] == sum(second.durations["l1"].counts) == 0
+
+
+def test_who_was_turned_away_by_a_limit_was_heard_and_who_sent_nonsense_was_not_turned_away() -> None:
+    stats = Stats()
+    assert stats.turned_away == 0
+    for number, reason in enumerate(DROP_REASONS):
+        stats.dropped[reason] = 10**number
+    assert stats.turned_away == stats.dropped["rate_limit"] + stats.dropped["connection_limit"]

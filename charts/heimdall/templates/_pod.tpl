@@ -48,8 +48,8 @@ spec:
         - {name: dns-udp, containerPort: 1053, protocol: UDP}
         - {name: dns-tcp, containerPort: 1053, protocol: TCP}
         - {name: http, containerPort: 8080, protocol: TCP}
-      # /healthz asks a DNS question over the real UDP socket. /readyz turns false for the drain, and never for Redis
-      # or an upstream server: all replicas would leave the Service at once while they still have answers.
+      # /healthz asks a DNS question over the real UDP socket, /readyz over UDP and TCP. That turns false for the drain,
+      # and never for Redis or an upstream server: all replicas would leave the Service while they still have answers.
       startupProbe:
         httpGet: {path: /healthz, port: http}
         periodSeconds: 1
@@ -58,7 +58,7 @@ spec:
       readinessProbe:
         httpGet: {path: /readyz, port: http}
         periodSeconds: 2
-        timeoutSeconds: 2
+        timeoutSeconds: 3
         failureThreshold: 2
       livenessProbe:
         httpGet: {path: /healthz, port: http}
