@@ -14,7 +14,7 @@ from heimdall_lib.errors import WireError
 HEADER_SIZE = 12
 MAX_MESSAGE_SIZE = 65535
 MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
-_MAX_LABELS = 127  # of one octet each: what a name of 255 octets has room for
+_MAX_HOPS = 16  # from pointer to pointer in one name, as BIND has it; 64 KiB of long ways would hold up the loop
 CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
 
 # Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
@@ -94,7 +94,7 @@ def name(message: bytes, offset: int) -> bytes:
         while length := message[offset]:
             if length >= 0xC0:
                 offset, hops = (length & 0x3F) << 8 | message[offset + 1], hops + 1
-                if not HEADER_SIZE <= offset < start or hops > _MAX_LABELS:
+                if not HEADER_SIZE <= offset < start or hops > _MAX_HOPS:
                     raise WireError("compression pointer into the header, not backwards, or one of too many")
                 start = offset
             elif length > 63:

@@ -1,0 +1,121 @@
+"""Runs targets on all cores for a time or a number of inputs, and says what came of it."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+
+from tests.fuzz import corpus
+from tests.fuzz.target import Tally, Target, try_block
+from tests.fuzz.targets import TARGETS
+
+_MAX_KEPT = 20  # failures of a target
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: until ``seconds`` are over, or each target has had ``count`` inputs if that is not 0."""
+
+    targets: tuple[str, ...]
+    seed: str
+    seconds: float = 60.0
+    count: int = 0
+    first_block: int = 0
+    processes: int = 0
+
+
+@cache
+def inputs(target: str) -> list[bytes]:
+    """Return what a target's inputs are made of."""
+    return [each.data for each in corpus.load(target)]
+
+
+def run_block(name: str, seed: str, number: int, size: int) -> Tally:
+    """Try one block in this process."""
+    return try_block(TARGETS[name], inputs(name), seed, number, size)
+
+
+class Run:
+    """One run of a plan: the tallies by target, and how long it took."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Have run nothing yet."""
+        self.plan = plan
+        self.tallies = {name: Tally() for name in plan.targets}
+        self._asked = dict.fromkeys(plan.targets, 0)
+        self._numbers = dict.fromkeys(plan.targets, plan.first_block)
+        self._until = 0.0
+
+    def run(self) -> Iterator[Mapping[str, Tally]]:
+        """Run; yields the tallies whenever a block is done."""
+        self._until = time.monotonic() + self.plan.seconds
+        workers = self.plan.processes or os.cpu_count() or 1
+        under_way: dict[Future[Tally], str] = {}
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            while True:
+                while len(under_way) < workers and (name := self._next(list(under_way.values()))):
+                    size = self._size(TARGETS[name])
+                    future = pool.submit(run_block, name, self.plan.seed, self._numbers[name], size)
+                    under_way[future] = name
+                    self._asked[name] += size
+                    self._numbers[name] += 1
+                if not under_way:
+                    return
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    self.tallies[under_way.pop(future)].add(future.result())
+                yield self.tallies
+
+    def _size(self, target: type[Target]) -> int:
+        left = self.plan.count - self._asked[target.name]
+        return min(target.block, left) if self.plan.count else target.block
+
+    def _next(self, under_way: list[str]) -> str | None:
+        """Return the target that has had the least time, of those that are to have more."""
+        wanted = [
+            name
+            for name, tally in self.tallies.items()
+            if len(tally.failures) < _MAX_KEPT
+            and (self._asked[name] < self.plan.count if self.plan.count else time.monotonic() < self._until)
+        ]
+        return min(wanted, key=lambda name: (self.tallies[name].seconds, under_way.count(name)), default=None)
+
+
+def keep_failures(tallies: Mapping[str, Tally]) -> list[str]:
+    """Keep what failed in the corpus, and return the lines that say how to repeat it."""
+    lines: list[str] = []
+    told: set[tuple[str, str]] = set()  # one input of each fault is enough
+    for failure in (each for tally in tallies.values() for each in tally.failures):
+        if (failure.target, failure.why) in told:
+            continue
+        told.add((failure.target, failure.why))
+        where = ""
+        with suppress(OSError):  # a corpus that cannot be written to is no reason to say nothing
+            where = f"\n  kept: {corpus.keep(failure.target, failure.data, failure.why)}"
+        lines.append(
+            f"FAILED {failure.target}: {failure.why}\n  input: {failure.data.hex()}{where}\n"
+            f"  again: python -m tests.fuzz {failure.target} --input {failure.data.hex()[:64]}"
+            f"{'...' if len(failure.data) > 32 else ''}\n"
+            f"  with all that came before it: python -m tests.fuzz {failure.target} --seed {failure.seed} "
+            f"--first-block {failure.block} --count {failure.number + 1}"
+        )
+    return lines
+
+
+def table(tallies: Mapping[str, Tally], outcomes: int = 0) -> str:
+    """Return the result as a table in Markdown, with the most frequent ``outcomes`` of each target if any."""
+    lines = [
+        "| target | inputs | inputs/s of one process | outcomes | slowest, ms | failures |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, tally in tallies.items():
+        rate = tally.inputs / tally.seconds if tally.seconds else 0
+        cells = (name, f"{tally.inputs:,}", f"{rate:,.0f}", len(tally.outcomes), f"{tally.slowest * 1000:.1f}")
+        lines.append("| " + " | ".join(map(str, cells)) + f" | {len(tally.failures)} |")
+    for name, tally in tallies.items() if outcomes else ():
+        most = tally.outcomes.most_common(outcomes)
+        lines.append(f"\n{name}: " + ", ".join(f"{word} {count / tally.inputs:.1%}" for word, count in most))
+    return "\n".join(lines)

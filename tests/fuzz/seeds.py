@@ -1,0 +1,268 @@
+"""Writes the corpus: messages made by dnspython and by hand, and what no honest peer would send.
+
+``python -m tests.fuzz --write-corpus`` writes the files; a test sees that they are what this makes.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.fuzz import corpus
+from tests.fuzz.answers import CD, DO, HELD, LONG
+from tests.fuzz.corpus import Piece
+from tests.support import messages as dns
+
+HEADER = 12
+
+
+class Seed(NamedTuple):
+    """One input: its name, and the pieces that it is written in."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    text: bool = False
+
+
+def message(name: str, data: bytes) -> Seed:
+    """Return a message as an input, its header on a line of its own."""
+    return Seed(name, (data[:HEADER], data[HEADER:]))
+
+
+def _header(
+    *, flags: int = dns.RD, questions: int = 1, answer: int = 0, authority: int = 0, additional: int = 0
+) -> bytes:
+    return struct.pack("!6H", 0x1234, flags, questions, answer, authority, additional)
+
+
+def queries() -> Iterable[Seed]:
+    """Return what clients send, and what nobody should."""
+    for held in HELD:
+        additional = [dns.opt(dnssec_ok=True)] if held.bits & DO else []
+        flags = dns.RD | (dns.CD if held.bits & CD else 0)
+        data = dns.query(held.name, held.type, held.rclass, flags=flags, additional=additional)
+        yield message(f"asks for {held.name} type {held.type} class {held.rclass}, DO and CD {held.bits}", data)
+    asked = dns.question("www.example.com.")
+    yield message("with OPT", dns.query("www.example.com.", additional=[dns.opt()]))
+    yield message("with AD", dns.query("www.example.com.", flags=dns.RD | dns.AD))
+    yield message("without RD", dns.query("www.example.com.", flags=0))
+    yield message("without RD, not held", dns.query("nobody.example.", flags=0))
+    yield message("stale, without RD", dns.query("stale.example.com.", flags=0))
+    for size in (0, 512, 1231, 1232, 4096, 65535):
+        yield message(
+            f"large, with an OPT that says {size}", dns.query("large.example.com.", additional=[dns.opt(udp_size=size)])
+        )
+    yield message(
+        "255 additional records, and OPT", dns.query("srv.example.com.", 33, additional=[dns.opt(udp_size=65535)])
+    )
+    yield message("in mixed case", dns.query("wWw.ExAmPlE.cOm.", additional=[dns.opt()]))
+    yield message("not held", dns.query("nobody.example.", additional=[dns.opt()]))
+    for name in ("version.bind.", "id.server.", "other.bind."):
+        yield message(f"class CH, {name}", dns.query(name, dns.TXT, dns.CH))
+    for number in (0, 41, 249, 250, 251, 252, 255, 65535):
+        yield message(f"type {number}", dns.query("www.example.com.", number, additional=[dns.opt()]))
+    for size in (7, 8, 9, 15, 16, 40, 41):
+        option = dns.option(10, bytes(range(size)))
+        yield message(f"a cookie of {size} octets", dns.query("www.example.com.", additional=[dns.opt(options=option)]))
+    cookie = dns.option(10, bytes(range(8)))
+    yield message(
+        "a cookie and no question", dns.assemble(b"", additional=[dns.opt(options=cookie)], flags=0, questions=0)
+    )
+    yield message(
+        "two cookies", dns.query("www.example.com.", additional=[dns.opt(options=cookie + dns.option(10, b""))])
+    )
+    subnet, keepalive = dns.option(8, b"\0\1\x18\0\xc0\0\2"), dns.option(11, b"")
+    options = subnet + keepalive + dns.option(12, bytes(40)) + dns.option(65001, b"x")
+    yield message(
+        "client subnet, keepalive, padding", dns.query("www.example.com.", additional=[dns.opt(options=options)])
+    )
+    for cut in (1, 3, 5):
+        opt = dns.opt(options=dns.option(10, bytes(8))[:-cut])
+        yield message(f"an option cut by {cut}", dns.query("www.example.com.", additional=[opt]))
+    yield message("EDNS version 1", dns.query("www.example.com.", additional=[dns.opt(version=1)]))
+    yield message("OPT twice", dns.query("www.example.com.", additional=[dns.opt(), dns.opt()]))
+    yield message("OPT not at the root", dns.query("www.example.com.", additional=[dns.opt(owner=b"\xc0\x0c")]))
+    yield message("OPT in the answer section", dns.assemble(asked, answer=[dns.opt()], flags=dns.RD))
+    yield message("TSIG", dns.query("www.example.com.", additional=[dns.record(b"\0", 250, 0, bytes(30), 255)]))
+    address = dns.record(b"\xc0\x0c", dns.A, 1, bytes(4))
+    yield message("a record beside OPT", dns.query("www.example.com.", additional=[address, dns.opt()]))
+    yield message("a response", dns.query("www.example.com.", flags=dns.QR | dns.RD))
+    for opcode in (1, 2, 4, 5, 15):
+        yield message(f"opcode {opcode}", dns.query("www.example.com.", flags=opcode << 11))
+    yield Seed("nothing", (b"",))
+    yield Seed("a header cut short", (_header()[:11],))
+    yield Seed("a header alone", (_header(),))
+    yield Seed("a header that counts nothing", (_header(questions=0),))
+    yield Seed("two questions", (_header(questions=2), asked, asked))
+    yield Seed(
+        "65535 of everything", (_header(questions=65535, answer=65535, authority=65535, additional=65535), asked)
+    )
+    yield Seed("65535 additional records, the smallest", (_header(additional=65535), asked, (b"\0" * 11, 5900)))
+    yield Seed("a pointer to itself", (_header(), b"\xc0\x0c\0\1\0\1"))
+    yield Seed("a pointer into the header", (_header(), b"\xc0\x04\0\1\0\1"))
+    yield Seed("a pointer forwards", (_header(), b"\xc0\x20\0\1\0\1", bytes(30)))
+    yield Seed("a pointer at the end", (_header(), b"\xc0"))
+    yield Seed("label type 01", (_header(), b"\x41abc\0\0\1\0\1"))
+    yield Seed("label type 10", (_header(), b"\x81abc\0\0\1\0\1"))
+    yield Seed("a name of 256 octets", (_header(), dns.wire_name(LONG)[:-1] + b"\0", b"\1a\0\0\1\0\1"))
+    yield Seed("a name of labels without end", (_header(), (b"\1a", 600)))
+    yield Seed("a question cut short", (_header(), asked[:-3]))
+    yield Seed("octets after the question", (_header(), asked, b"\0"))
+    yield Seed("64 KiB", (_header(), asked, (b"\0", 65506)))
+
+
+def replies() -> Iterable[Seed]:
+    """Return what upstream servers send, well or badly."""
+    www, soa = "www.example.com", "example.com. 300 IN SOA ns.example.com. host.example.com. 1 7200 900 1209600 60"
+    address = f"{www}. 300 IN A 192.0.2.1"
+    alias, chain = f"{www}. 30 IN CNAME a.example.com.", "a.example.com. 20 IN A 192.0.2.2"
+    yield message("an address", dns.reply(www, answer=[address]))
+    yield message("an address and OPT", dns.reply(www, answer=[address], edns=True))
+    yield message(
+        "three IPv6 addresses", dns.reply(www, "AAAA", answer=[f"{www}. {n} IN AAAA 2001:db8::{n}" for n in (1, 2, 3)])
+    )
+    yield message("validated", dns.reply(www, answer=[address], flags="QR RD RA AD", edns=True))
+    yield message("a chain", dns.reply(www, answer=[alias, chain], edns=True))
+    yield message("a chain without its end", dns.reply(www, answer=[alias]))
+    circle = "a.example.com. 20 IN CNAME www.example.com."
+    yield message("aliases in a circle", dns.reply(www, answer=[alias, circle]))
+    yield message("what nobody asked for", dns.reply(www, answer=[address, "evil.example. 1 IN A 192.0.2.66"]))
+    dname = [
+        "example.com. 60 IN DNAME example.org.",
+        f"{www}. 60 IN CNAME www.example.org.",
+        "www.example.org. 9 IN A 192.0.2.3",
+    ]
+    yield message("DNAME", dns.reply(www, answer=dname))
+    yield message("NXDOMAIN", dns.reply(www, rcode="NXDOMAIN", authority=[soa], edns=True))
+    yield message("NXDOMAIN behind an alias", dns.reply(www, answer=[alias], rcode="NXDOMAIN", authority=[soa]))
+    yield message("NODATA", dns.reply(www, "TXT", authority=[soa]))
+    yield message("NODATA without SOA", dns.reply(www, "TXT"))
+    yield message(
+        "a referral", dns.reply(www, authority=["example.com. 300 IN NS ns.example.com."], additional=[chain])
+    )
+    every = [
+        address,
+        f"{www}. 1 IN MX 10 a.example.com.",
+        f'{www}. 2 IN TXT "text" "more"',
+        f"{www}. 3 IN NS a.example.com.",
+    ]
+    yield message("ANY", dns.reply(www, "ANY", answer=every))
+    for rtype, text in (
+        ("MX", "10 a.example.com."),
+        ("SRV", "1 2 3 a.example.com."),
+        ("SOA", "ns.example.com. host.example.com. 1 2 3 4 4294967295"),
+        ("PTR", "a.example.com."),
+        ("NS", "a.example.com."),
+        ("TXT", '"' + "t" * 255 + '" ""'),
+        ("HTTPS", "1 . alpn=h2 ipv4hint=192.0.2.1"),
+        ("CAA", '0 issue "ca.example"'),
+        ("TYPE65280", "\\# 4 c00c0001"),
+        ("RRSIG", "A 8 3 300 20300101000000 20200101000000 7 example.com. AAAA"),
+    ):
+        yield message(
+            f"type {rtype}",
+            dns.reply(www, rtype, answer=[f"{www}. 300 IN {rtype} {text}"], additional=[chain], edns=True),
+        )
+    for rcode in ("SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "YXDOMAIN", "NOTAUTH", "BADVERS"):
+        yield message(rcode, dns.reply(www, rcode=rcode, edns=True))
+    yield message("YXDOMAIN with records", dns.reply(www, rcode="YXDOMAIN", answer=dname, authority=[soa], edns=True))
+    yield message("truncated", dns.reply(www, answer=[address], flags="QR RD RA TC"))
+    yield from _replies_by_hand()
+
+
+def _replies_by_hand() -> Iterable[Seed]:
+    asked, own = dns.question("www.example.com."), dns.TO_QUESTION
+    address = dns.record(own, dns.A, 300, bytes(4))
+    soa = dns.record(own, dns.SOA, 300, dns.soa_data(60))
+    ede = dns.option(dns.EXTENDED_ERROR, b"\0\x16no\x1b[31m")
+
+    def reply(name: str, *answer: bytes, authority: Sequence[bytes] = (), additional: Sequence[bytes] = ()) -> Seed:
+        return message(name, dns.assemble(asked, answer=answer, authority=authority, additional=additional))
+
+    for code in (1, 4):
+        yield Seed(f"a header that says {code}", (_header(flags=dns.QR | code, questions=0),))
+    yield Seed("a header that counts one question", (_header(flags=dns.QR),))
+    yield reply("an Extended DNS Error", address, additional=[dns.opt(options=ede)])
+    yield reply("an Extended DNS Error cut short", address, additional=[dns.opt(options=ede[:-1])])
+    yield reply("an Extended DNS Error of one octet", address, additional=[dns.opt(options=dns.option(15, b"\0"))])
+    for cut in (1, 2, 3, 5):
+        yield reply(f"an option cut by {cut}", address, additional=[dns.opt(options=dns.option(3, b"ab")[:-cut])])
+    yield reply("OPT twice", address, additional=[dns.opt(), dns.opt()])
+    yield reply("OPT in the answer", address, dns.opt())
+    yield reply("OPT in the authority", address, authority=[dns.opt()])
+    yield reply("OPT before another record", address, additional=[dns.opt(), address])
+    yield reply("OPT below a name", address, additional=[dns.opt(owner=b"\1a\0")])
+    yield reply("extended response code", address, additional=[dns.opt(extended_rcode=1)])
+    yield reply("TSIG", address, additional=[dns.record(b"\0", 250, 0, bytes(30), 255)])
+    for ttl in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        yield reply(f"TTL {ttl}", dns.record(own, dns.A, ttl, bytes(4)), address)
+        yield reply(f"a SOA whose minimum is {ttl}", authority=[dns.record(own, dns.SOA, 300, dns.soa_data(ttl))])
+    yield reply("two SOAs", authority=[soa, dns.record(b"\0", dns.SOA, 5, dns.soa_data(7))])
+    yield reply("SOA in the answer", soa)
+    for cut in (1, 4, 19, 20, 21):
+        yield reply(f"a SOA cut by {cut}", authority=[dns.record(own, dns.SOA, 300, dns.soa_data(60)[:-cut])])
+    for size in (0, 3, 5):
+        yield reply(f"an address of {size} octets", dns.record(own, dns.A, 300, bytes(size)))
+    yield reply("a CNAME to itself", dns.record(own, dns.CNAME, 300, own))
+    yield reply("a CNAME that points at its own data", dns.record(own, dns.CNAME, 300, b"\xc0\x2d"))
+    yield reply("an owner that points at itself", dns.record(b"\xc0\x21", dns.A, 300, bytes(4)))
+    yield reply(
+        "an owner that points at a label type that is not in use",
+        dns.record(own, dns.TXT, 300, b"\1\x40"),
+        dns.record(b"\xc0\x2e", dns.A, 1, bytes(4)),
+    )
+    yield reply("an owner that points into the header", dns.record(b"\xc0\x02", dns.A, 300, bytes(4)))
+    yield reply("an owner that points forwards", dns.record(b"\xc0\xff", dns.A, 300, bytes(4)))
+    yield reply(
+        "additional data with an owner that cannot be read",
+        address,
+        additional=[dns.record(b"\xc0\x11", dns.A, 1, bytes(4))],
+    )
+    yield message(
+        "YXDOMAIN, an answer whose owner cannot be read",
+        dns.assemble(
+            asked,
+            answer=[dns.record(own, dns.TXT, 300, b"\1\x40"), dns.record(b"\xc0\x2e", dns.A, 1, bytes(4))],
+            rcode=6,
+        ),
+    )
+    hops = [
+        dns.record(b"\1a" + struct.pack("!H", 0xC000 | 12 + len(asked) + 14 * n), dns.NS, 1, b"") for n in range(130)
+    ]
+    yield reply("owners compressed again and again", *hops)
+    yield Seed(
+        "a question in another case", (_header(flags=dns.QR, answer=1), dns.question("WWW.example.COM."), address)
+    )
+    yield Seed("more records counted than are there", (_header(flags=dns.QR, answer=2), asked, address))
+    yield Seed("fewer records counted than are there", (_header(flags=dns.QR, answer=1), asked, address, address))
+    yield Seed(
+        "65535 records counted",
+        (_header(flags=dns.QR, answer=65535, authority=65535, additional=65535), asked, address),
+    )
+    yield Seed("4000 addresses", (_header(flags=dns.QR, answer=4000), asked, (address, 4000)))
+    yield Seed(
+        "64 KiB of one record",
+        (_header(flags=dns.QR, answer=1), asked, own + b"\0\x10\0\1\0\0\0\1\xff\0", (b"\xfft", 32640)),
+    )
+    yield Seed(
+        "aliases by the thousand",
+        (_header(flags=dns.QR, answer=3000), asked, (dns.record(own, dns.CNAME, 1, own), 3000)),
+    )
+
+
+FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {"query": queries, "reply": replies}
+"""By target."""
+
+
+def texts() -> dict[str, str]:
+    """Return what each file of the corpus is to hold, by the file's name."""
+    return {
+        f"{target}.txt": "\n".join(corpus.write(seed.name, seed.pieces, text=seed.text) for seed in make())
+        for target, make in FILES.items()
+    }
+
+
+def write_all(directory: Path) -> None:
+    """Write the corpus, apart from what was found."""
+    for name, text in texts().items():
+        (directory / name).write_text(text, "ascii")

@@ -1,0 +1,9 @@
+"""The targets, by name."""
+
+from collections.abc import Mapping
+
+from tests.fuzz.target import Target
+from tests.fuzz.targets.query import QueryTarget
+from tests.fuzz.targets.reply import ReplyTarget
+
+TARGETS: Mapping[str, type[Target]] = {target.name: target for target in (QueryTarget, ReplyTarget)}
