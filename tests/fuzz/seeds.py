@@ -3,14 +3,18 @@
 ``python -m tests.fuzz --write-corpus`` writes the files; a test sees that they are what this makes.
 """
 
+import re
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from heimdall_lib.shared_cache.codec import Codec, StoredAnswer
 from tests.fuzz import corpus
 from tests.fuzz.answers import CD, DO, HELD, LONG
 from tests.fuzz.corpus import Piece
+from tests.fuzz.targets.value import KEYS, NOW, key_and_name
 from tests.support import messages as dns
 
 HEADER = 12
@@ -118,9 +122,6 @@ def replies() -> Iterable[Seed]:
     alias, chain = f"{www}. 30 IN CNAME a.example.com.", "a.example.com. 20 IN A 192.0.2.2"
     yield message("an address", dns.reply(www, answer=[address]))
     yield message("an address and OPT", dns.reply(www, answer=[address], edns=True))
-    yield message(
-        "three IPv6 addresses", dns.reply(www, "AAAA", answer=[f"{www}. {n} IN AAAA 2001:db8::{n}" for n in (1, 2, 3)])
-    )
     yield message("validated", dns.reply(www, answer=[address], flags="QR RD RA AD", edns=True))
     yield message("a chain", dns.reply(www, answer=[alias, chain], edns=True))
     yield message("a chain without its end", dns.reply(www, answer=[alias]))
@@ -179,6 +180,8 @@ def _replies_by_hand() -> Iterable[Seed]:
     def reply(name: str, *answer: bytes, authority: Sequence[bytes] = (), additional: Sequence[bytes] = ()) -> Seed:
         return message(name, dns.assemble(asked, answer=answer, authority=authority, additional=additional))
 
+    six = [dns.record(own, dns.AAAA, number, bytes(15) + bytes((number,))) for number in (1, 2, 3)]
+    yield message("three IPv6 addresses", dns.assemble(dns.question("www.example.com.", dns.AAAA), answer=six))
     for code in (1, 4):
         yield Seed(f"a header that says {code}", (_header(flags=dns.QR | code, questions=0),))
     yield Seed("a header that counts one question", (_header(flags=dns.QR),))
@@ -250,7 +253,73 @@ def _replies_by_hand() -> Iterable[Seed]:
     )
 
 
-FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {"query": queries, "reply": replies}
+def values() -> Iterable[Seed]:
+    """Return what replicas write to Redis, and what else may stand there."""
+    www, soa = "www.example.com", "example.com. 300 IN SOA ns.example.com. host.example.com. 1 7200 900 1209600 60"
+    answers = [f"{www}. {ttl} IN A 192.0.2.1" for ttl in (300,)]
+    messages = {
+        "an address": dns.reply(www, answer=answers),
+        "NXDOMAIN": dns.reply(www, rcode="NXDOMAIN", authority=[soa]),
+        "NODATA": dns.reply(www, authority=[soa]),
+        "a chain": dns.reply(www, answer=[f"{www}. 30 IN CNAME a.example.com.", "a.example.com. 20 IN A 192.0.2.2"]),
+        "another question's answer": dns.reply("www.example.org", answer=["www.example.org. 300 IN A 192.0.2.66"]),
+        "an answer with OPT": dns.reply(www, answer=answers, edns=True),
+        "a failure": dns.reply(www, rcode="SERVFAIL"),
+        "an answer of TTL 0": dns.reply(www, answer=[f"{www}. 0 IN A 192.0.2.1"]),
+    }
+    for bits in range(4):
+        for key in ((), KEYS[:1], KEYS[1:]):
+            value = _value(messages["an address"], bits=bits, keys=key)
+            yield Seed(f"an address, DO and CD {bits}{', signed' if key else ''}", (value[:19], value[19:]))
+    for name, data in messages.items():
+        for least in (0, 1):
+            value = _value(data, least=least)
+            yield Seed(f"{name}{', compressed' if least else ''}", (value[:19], value[19:]))
+    good = _value(messages["an address"])
+    yield Seed("signed by somebody else", (_value(messages["an address"], keys=("somebody else's key",)),))
+    yield Seed("said to be signed", (good[:3] + b"\2" + good[4:],))
+    yield Seed("said to be compressed", (good[:3] + b"\1" + good[4:],))
+    yield Seed("another version", (good[:2] + b"\2" + good[3:],))
+    yield Seed("stored long ago", (_value(messages["an address"], stored_at=0),))
+    yield Seed("stored in the future", (_value(messages["an address"], stored_at=2**64 - 1),))
+    yield Seed("a lifetime of none", (_value(messages["an address"], lifetime=0),))
+    yield Seed("a lifetime without end", (_value(messages["an address"], lifetime=2**32 - 1),))
+    yield Seed("of another size than it says", (good[:17] + b"\0\1" + good[19:],))
+    yield Seed("no message", (good[:17] + b"\0\0",))
+    yield Seed("a header cut short", (good[:18],))
+    yield Seed("nothing", (b"",))
+    yield Seed("text", (b"HD, or so it seems",))
+    for size in (65535, 65536, 50_000_000):
+        bomb = zlib.compress(bytes(size), 9)
+        yield Seed(f"{size} octets, compressed", (good[:3] + b"\1" + good[4:17] + b"\xff\xff", *_runs(bomb)))
+    packed = zlib.compress(messages["an address"])
+    for name, body in (("cut short", packed[:-1]), ("and more", packed + b"\0"), ("of another kind", b"\x1f\x8b\x08")):
+        yield Seed(f"compressed, {name}", (good[:3] + b"\1" + good[4:19], body))
+
+
+def _value(
+    data: bytes,
+    *,
+    bits: int = 0,
+    keys: Sequence[str] = (),
+    least: int = 0,
+    stored_at: int = NOW - 1500,
+    lifetime: int = 300,
+) -> bytes:
+    key, name = key_and_name(bits)
+    codec = Codec(signing_keys=keys, compress_min_bytes=least)
+    return codec.encode(name, key, StoredAnswer(data, stored_at, lifetime))[0]
+
+
+def _runs(data: bytes) -> list[Piece]:
+    """Return octets in pieces, those that come again and again as pairs."""
+    return [
+        (run[:1], len(run)) if len(run) > 8 else run
+        for run in (match.group() for match in re.finditer(rb"(?s)(.)\1{8,}|(?:(?!(.)\2{8}).)+", data))
+    ]
+
+
+FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {"query": queries, "reply": replies, "value": values}
 """By target."""
 
 

@@ -5,5 +5,6 @@ from collections.abc import Mapping
 from tests.fuzz.target import Target
 from tests.fuzz.targets.query import QueryTarget
 from tests.fuzz.targets.reply import ReplyTarget
+from tests.fuzz.targets.value import ValueTarget
 
-TARGETS: Mapping[str, type[Target]] = {target.name: target for target in (QueryTarget, ReplyTarget)}
+TARGETS: Mapping[str, type[Target]] = {target.name: target for target in (QueryTarget, ReplyTarget, ValueTarget)}
