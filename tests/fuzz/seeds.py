@@ -3,6 +3,7 @@
 ``python -m tests.fuzz --write-corpus`` writes the files; a test sees that they are what this makes.
 """
 
+import json
 import re
 import struct
 import zlib
@@ -10,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from heimdall_lib.config.table import TABLE
+from heimdall_lib.invalidations import Flush
+from heimdall_lib.shared_cache import events
 from heimdall_lib.shared_cache.codec import Codec, StoredAnswer
 from tests.fuzz import corpus
 from tests.fuzz.answers import CD, DO, HELD, LONG
@@ -18,6 +22,7 @@ from tests.fuzz.targets.value import KEYS, NOW, key_and_name
 from tests.support import messages as dns
 
 HEADER = 12
+_ROWS = [row for row in TABLE if row.flag != "config"]
 
 
 class Seed(NamedTuple):
@@ -319,7 +324,207 @@ def _runs(data: bytes) -> list[Piece]:
     ]
 
 
-FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {"query": queries, "reply": replies, "value": values}
+def text(name: str, written: str | bytes) -> Seed:
+    """Return a text as an input."""
+    return Seed(name, (written.encode() if isinstance(written, str) else written,), text=True)
+
+
+def names() -> Iterable[Seed]:
+    """Return names of domains, types and Redis keys."""
+    for name in (
+        ".",
+        "www.example.com",
+        "www.example.com.",
+        "a..b",
+        ".a",
+        "",
+        "\\.",
+        "a\\.b",
+        "\\256",
+        "\\04",
+        "A" * 63,
+        "a" * 64,
+    ):
+        yield text(f"a name: {name[:20]!r}".replace("\\", "/"), name)
+    for name in (
+        LONG,
+        f"{LONG}a.",
+        "1." * 127,
+        "1." * 128,
+        "\\065" * 63,
+        "\\000\\032\\058.*",
+        "b\u00fccher.example",
+        "a b",
+    ):
+        yield text(f"a longer one: {name[:20]!a}".replace("\\", "/"), name)
+    for word in ("A", "TYPE1", "TYPE65535", "TYPE65536", "TYPE", "TYPE-1", "TYPE\u0661", "type1", "HTTPS"):
+        yield text(f"a type: {word!a}".replace("\\", "/"), word)
+    for rest in (
+        "www.example.com:A:IN",
+        "www.example.com:A:IN:do:cd",
+        "www.example.com:A:IN:cd:do",
+        ".:NS:IN",
+        "a:TYPE1:IN",
+    ):
+        yield text(f"a key: {rest}", f"heimdall:dns:cache:1:view:{rest}")
+    for rest in (
+        "WWW:A:IN",
+        "a\\098:A:IN",
+        "a\\058:TYPE65280:CLASS9:do",
+        "a:A:IN:lease",
+        "a:A",
+        "a.:A:IN",
+        ":A:IN",
+        "a:A:IN:do:do",
+    ):
+        yield text(f"no key, or an odd one: {rest}".replace("\\", "/"), f"heimdall:dns:cache:1:view:{rest}")
+    yield Seed("a cache key", (b"\3www\7example\3com\0\0\1\0\1",))
+    yield Seed("a cache key of odd octets", (b"\4\0\xff.:\1*\0\xff\x00\x00\x09",))
+
+
+def bus() -> Iterable[Seed]:
+    """Return what replicas tell each other."""
+    one, other = "0123456789abcdef", "fedcba9876543210"
+    key = b"\3www\7example\3com\0\0\1\0\1\2"
+    for event in (
+        events.Flushed(one, other, 1_800_000_000_000, Flush()),
+        events.Flushed(one, other, 1_800_000_000_000, Flush(b"\3www\7example\3com\0")),
+        events.Flushed(one, other, 0, Flush(b"\7example\0", 28)),
+        events.Flushed(one, other, 2**53 - 1, Flush(b"\0", None, subtree=True)),
+        events.Flushed(one, other, 5, Flush(b"\7example\0", 65280, subtree=True)),
+        events.Flushed(one, other, 5, Flush(b"", 1)),
+        events.Acked(one, other),
+        events.Changed(one, key, 1_800_000_000_000),
+        events.Changed(one, b"\4\0\xff.:\0\0\1\xff\xff\0", 0),
+        events.Generation(one, 1_800_000_000_000),
+    ):
+        yield text(f"{type(event).__name__.lower()}", events.encode(event))
+    for name, data in (
+        ("no JSON", b"flush"),
+        ("an array", b"[]"),
+        ("of another version", b'{"v":2,"kind":"acked"}'),
+        ("of another kind", b'{"v":1,"kind":"exploded"}'),
+        ("with a kind that is no word", b'{"v":1,"kind":{}}'),
+        ("an id that is none", b'{"v":1,"kind":"acked","origin":"x","number":"0123456789abcdef"}'),
+        ("not UTF-8", b'{"v":1,"kind":"\xff"}'),
+    ):
+        yield text(name, data)
+    yield Seed("nested deeply", ((b"[", 4000),))
+    yield Seed("a number of 4000 digits", (b'{"v":', (b"1", 4000), b"}"))
+    yield Seed("too long", ((b" ", 4097),))
+
+
+def requests() -> Iterable[Seed]:
+    """Return requests to the HTTP side."""
+    for path in (
+        "/",
+        "/metrics",
+        "/healthz",
+        "/health",
+        "/readyz",
+        "/stats",
+        "/nowhere",
+        "/metrics/",
+        "//",
+        "/cache/flush",
+    ):
+        yield text(f"GET {path}", f"GET\n{path}\n")
+    for query in (
+        "name=www.example.com&type=AAAA",
+        "name=.",
+        "name=",
+        "",
+        "name=a&name=b",
+        "name=a&other=b",
+        "name=a%00&type=TYPE1",
+    ):
+        yield text(f"GET an entry: {query}", f"GET\n/cache/entry\n{query}")
+    for query in (
+        "name=www.example.com&type=AAAA",
+        "name=example.com&subtree=true",
+        "all=true",
+        "all=true&name=a",
+        "all=yes",
+        "",
+    ):
+        yield text(f"POST a flush: {query}", f"POST\n/cache/flush\n{query}")
+    flush = "POST\n/cache/flush\nname=a\n"
+    yield text("with the token", f"{flush}HTTP_AUTHORIZATION Bearer a token for the fuzzer")
+    yield text("with another token", f"{flush}HTTP_AUTHORIZATION Bearer \u00ff")
+    yield text("from elsewhere", f"{flush}REMOTE_ADDR 203.0.113.9")
+    yield text("from nowhere", f"{flush}REMOTE_ADDR ")
+    yield text("from IPv4 in IPv6", f"{flush}REMOTE_ADDR ::ffff:127.0.0.1")
+    yield text("from a web page", f"{flush}HTTP_ORIGIN http://evil.example")
+    yield text(
+        "OpenMetrics", "GET\n/metrics\n\nHTTP_ACCEPT application/openmetrics-text; version=1.0.0,text/plain;q=0.5"
+    )
+    yield text("another method", "DELETE\n/cache/flush\nall=true")
+    yield text("HEAD", "HEAD\n/metrics\n")
+    yield text("nothing", "")
+
+
+def given_settings() -> Iterable[Seed]:
+    """Return command lines, environments and files: every default, then what each setting may be, and what none may."""
+    yield text("no flags", "flags")
+    yield text(
+        "every default in a file", "file\n" + "\n".join(f"{row.flag}: {json.dumps(row.default)}" for row in _ROWS)
+    )
+    yield text("a file of nothing", "file\n")
+    for row in _ROWS:
+        yield text(f"{row.flag} by its flag", f"flags\n--{row.flag}={row.default}")
+        yield text(f"{row.flag} by its variable", f"environment\n{row.variable}={row.default or 'x'}")
+    for value in (
+        "forward-zones: {cluster.local: 10.96.0.10, corp.example: [10.0.0.53, 'tls://10.0.0.54#dns.example']}",
+        "upstream-servers: [1.1.1.1, 'tls://8.8.8.8#dns.google', 'tcp://[::1]:5353']",
+        "allow-from: [10.0.0.0/8, ::1, any]\nbind-addr: ['0.0.0.0:53', '[::]:53']",
+        "redis-url: redis://user:hunter2-hunter2-hunter2@10.0.0.1:6379/1\nredis-enabled: true",
+        "redis-url: redis+sentinel://a:1,b:2/mymaster/0",
+        "redis-url: rediss+cluster://a:1,b:2",
+        "redis-url: unix:///run/redis.sock?db=3",
+        "rate-limit: 10\nrate-limit-burst: 2x",
+        "min-ttl: 10\nmax-ttl: 5",
+        "workers: &a 2\nmax-inflight: *a",
+        "? [a]\n: b",
+        "workers: !!python/object/apply:os.system [true]",
+        "- a\n- b",
+        "workers: 1\nworkers: 2",
+        "a: " + "[" * 200,
+    ):
+        yield text(f"a file: {value[:50]}".replace("\n", " "), f"file\n{value}")
+    for line in (
+        "--redis-password=hunter2-hunter2-hunter2",
+        "--admin-token=hunter2-hunter2-hunter2",
+        "--redis-url=redis://:hunter2-hunter2-hunter2@h/0",
+        "--query-log",
+        "--prefetch\nfalse",
+        "--check-config",
+        "--help",
+        "--version",
+        "--no-such-flag",
+        "stray",
+        "--config=/nonexistent",
+        "--bind-addr",
+        "--rate-limit\n--\n",
+    ):
+        yield text(f"flags: {line}".replace("\n", " "), f"flags\n{line}")
+    for line in (
+        "REDIS_URL=redis://:hunter2-hunter2-hunter2@10.0.0.1",
+        "HEIMDALL_REDIS_SERVICE_HOST=10.0.0.1\nHEIMDALL_REDIS_SERVICE_PORT=6379",
+        "HEIMDALL_REDIS_SERVICE_HOST=::1\nHEIMDALL_REDIS_SERVICE_PORT=x",
+        "KUBERNETES_SERVICE_HOST=10.96.0.1",
+    ):
+        yield text(f"environment: {line}".replace("\n", " "), f"environment\n{line}")
+
+
+FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {
+    "query": queries,
+    "reply": replies,
+    "value": values,
+    "name": names,
+    "event": bus,
+    "http": requests,
+    "settings": given_settings,
+}
 """By target."""
 
 

@@ -125,6 +125,7 @@ def try_all(target: Target, inputs: Iterator[bytes], *, seed: str = "", block: i
             try:
                 outcome, seconds = _timed(target, data, alarms)
             except (Exception, Hang) as error:  # noqa: BLE001 - whatever it is, it is the result
+                alarms.told.clear()
                 tally.failures.append(Failure(target.name, data, _told(error), seed, block, number))
                 if len(tally.failures) >= _MAX_FAILURES:
                     break
