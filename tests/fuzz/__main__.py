@@ -33,14 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"seed {plan.seed}", flush=True)
     run, told_at = runner.Run(plan), time.monotonic()
-    for tallies in run.run():
+    told: set[tuple[str, str]] = set()
+    for tally in run.run():
+        for line in runner.keep_failures(tally.failures, told):
+            print(line, flush=True)
         if time.monotonic() - told_at > _TELL_SECONDS:
             told_at = time.monotonic()
-            print(runner.table(tallies), flush=True)
-    failures = runner.keep_failures(run.tallies)
+            print(runner.table(run.tallies), flush=True)
     print(runner.table(run.tallies, _OUTCOMES))
-    print("\n".join(failures))
-    return 1 if failures else 0
+    return 1 if told else 0
 
 
 def _again(names: Sequence[str], options: Namespace) -> int:

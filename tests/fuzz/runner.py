@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from functools import cache
 from multiprocessing import get_context
 
 from tests.fuzz import corpus
-from tests.fuzz.target import Tally, Target, try_block
+from tests.fuzz.target import Failure, Tally, Target, try_block
 from tests.fuzz.targets import TARGETS
 
 _MAX_KEPT = 20  # failures of a target
@@ -50,8 +50,8 @@ class Run:
         self._numbers = dict.fromkeys(plan.targets, plan.first_block)
         self._until = 0.0
 
-    def run(self) -> Iterator[Mapping[str, Tally]]:
-        """Run; yields the tallies whenever a block is done."""
+    def run(self) -> Iterator[Tally]:
+        """Run; yields the tally of each block when it is done."""
         self._until = time.monotonic() + self.plan.seconds
         workers = self.plan.processes or os.cpu_count() or 1
         under_way: dict[Future[Tally], str] = {}
@@ -66,8 +66,9 @@ class Run:
                 if not under_way:
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    self.tallies[under_way.pop(future)].add(future.result())
-                yield self.tallies
+                    name, tally = under_way.pop(future), future.result()
+                    self.tallies[name].add(tally)
+                    yield tally
 
     def _size(self, target: type[Target]) -> int:
         left = self.plan.count - self._asked[target.name]
@@ -84,11 +85,10 @@ class Run:
         return min(wanted, key=lambda name: (self.tallies[name].seconds, under_way.count(name)), default=None)
 
 
-def keep_failures(tallies: Mapping[str, Tally]) -> list[str]:
-    """Keep what failed in the corpus, and return the lines that say how to repeat it."""
+def keep_failures(failures: Iterable[Failure], told: set[tuple[str, str]]) -> list[str]:
+    """Keep what failed in the corpus, and return the lines that say how to repeat it; one of each fault is enough."""
     lines: list[str] = []
-    told: set[tuple[str, str]] = set()  # one input of each fault is enough
-    for failure in (each for tally in tallies.values() for each in tally.failures):
+    for failure in failures:
         if (failure.target, failure.why) in told:
             continue
         told.add((failure.target, failure.why))

@@ -516,6 +516,37 @@ def given_settings() -> Iterable[Seed]:
         yield text(f"environment: {line}".replace("\n", " "), f"environment\n{line}")
 
 
+def streams() -> Iterable[Seed]:
+    """Return what clients send over TCP."""
+    framed = {seed.name: _framed(seed) for seed in queries() if seed.name != "64 KiB"}
+    for name in (
+        "with OPT",
+        "not held",
+        "large, with an OPT that says 512",
+        "a header alone",
+        "a response",
+        "OPT twice",
+        "nothing",
+    ):
+        yield Seed(name, (framed[name][:2], framed[name][2:]))
+    for first in ("with OPT", "not held"):
+        yield Seed(f"{first}, and all that follows", (framed[first], framed["without RD"], framed["in mixed case"]))
+        yield Seed(f"{first}, cut short", (framed[first][:-1],))
+    yield Seed("a length alone", (b"\0",))
+    yield Seed("a length of none, again and again", ((b"\0\0", 50),))
+    yield Seed("a length of 65535 and nothing", (b"\xff\xff",))
+    yield Seed(
+        "a query of 65535 octets", (b"\xff\xff", framed["with OPT"][2:], (b"\0", 65535 - len(framed["with OPT"][2:])))
+    )
+    yield Seed("300 queries at once", ((framed["with OPT"], 300),))
+    yield Seed("300 misses at once", ((framed["not held"], 300),))
+
+
+def _framed(seed: Seed) -> bytes:
+    data = b"".join(piece if isinstance(piece, bytes) else piece[0] * piece[1] for piece in seed.pieces)
+    return len(data).to_bytes(2, "big") + data
+
+
 FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {
     "query": queries,
     "reply": replies,
@@ -524,6 +555,7 @@ FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {
     "event": bus,
     "http": requests,
     "settings": given_settings,
+    "tcp": streams,
 }
 """By target."""
 

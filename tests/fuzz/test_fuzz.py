@@ -81,8 +81,7 @@ def test_a_failure_is_kept_and_tried_again_from_then_on(tmp_path: Path) -> None:
 
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(corpus.keep, "__defaults__", (tmp_path,))
-    tally = Tally(1, 0.1, failures=[Failure("query", b"\x80", "wrong", "a seed", 7, 11)] * 2)
-    (told,) = runner.keep_failures({"query": tally})
+    (told,) = runner.keep_failures([Failure("query", b"\x80", "wrong", "a seed", 7, 11)] * 2, set())
     assert "python -m tests.fuzz query --input 80" in told
     assert "python -m tests.fuzz query --seed a seed --first-block 7 --count 12" in told
 

@@ -7,10 +7,20 @@ from tests.fuzz.targets.http import HttpTarget
 from tests.fuzz.targets.query import QueryTarget
 from tests.fuzz.targets.reply import ReplyTarget
 from tests.fuzz.targets.settings import SettingsTarget
+from tests.fuzz.targets.tcp import TcpTarget
 from tests.fuzz.targets.texts import EventTarget, NameTarget
 from tests.fuzz.targets.value import ValueTarget
 
 TARGETS: Mapping[str, type[Target]] = {
     target.name: target
-    for target in (QueryTarget, ReplyTarget, ValueTarget, NameTarget, EventTarget, HttpTarget, SettingsTarget)
+    for target in (
+        QueryTarget,
+        ReplyTarget,
+        ValueTarget,
+        NameTarget,
+        EventTarget,
+        HttpTarget,
+        SettingsTarget,
+        TcpTarget,
+    )
 }

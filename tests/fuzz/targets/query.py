@@ -156,7 +156,7 @@ class QueryTarget(Target):
             )
             memory.put(asked.question + bits, entry)
         resolving = resolver(memory, stats)
-        self._open = responder(memory, resolving, stats)
+        self.responder = responder(memory, resolving, stats)
         self._logging = responder(memory, resolving, stats, log=True)
         self._limited = responder(memory, resolving, stats, rate=1e-9)
         self._mutator = Mutator(PIECES)
@@ -189,7 +189,7 @@ class QueryTarget(Target):
         if who == 1:
             return self._too_often(data)
         transport = "tcp" if who < 5 else "udp"
-        answer, ways = self._answer(data, transport, self._logging if who == 5 else self._open)
+        answer, ways = self._answer(data, transport, self._logging if who == 5 else self.responder)
         return f"{transport} {ways} {self._judged(data, answer, transport)}"
 
     def _answer(self, data: bytes, transport: str, responder: Responder) -> tuple[bytes, str]:
@@ -205,8 +205,8 @@ class QueryTarget(Target):
         return began[0], "ready" if first else "kept" if again else "general"
 
     def _of_a_stranger(self, data: bytes) -> str:
-        assert not _ready(self._open, data, "udp", STRANGER)
-        answer = self._open.begin(data, STRANGER, "udp")
+        assert not _ready(self.responder, data, "udp", STRANGER)
+        answer = self.responder.begin(data, STRANGER, "udp")
         assert isinstance(answer, bytes)
         if not answer:
             assert len(data) < 12 or data[2] & 0x80

@@ -45,7 +45,7 @@ POLICIES = (
 )
 _BROKEN = {1, 2, 4, 5}
 _STORED_AT = 1000.0
-_LARGE = 8192
+LARGE = 8192
 _LARGEST_TTL = 2**31 - 1
 _TTLS = (0, 1, 29, 30, 31, 59, 61, 3599, 3601, 86401, _LARGEST_TTL, 2**31, 2**32 - 1)
 
@@ -101,9 +101,9 @@ class ReplyTarget(Target):
         try:
             reply = examine(data, question)
         except WireError:
-            assert mark & 3 or len(data) > _LARGE or not sound(data), "refused, though there is nothing wrong with it"
+            assert mark & 3 or len(data) > LARGE or not sound(data), "refused, though there is nothing wrong with it"
             return "malformed"
-        if len(data) > _LARGE and mark & 7:  # those that judge are slower than what they judge
+        if len(data) > LARGE:  # whoever judges it would be slower than what is judged
             return f"large {reply.kind.value}"
         short = replies._plain(data, question)
         assert short is None or short == replies._any(data, question)

@@ -83,6 +83,8 @@ class ValueTarget(Target):
             return f"rejected: {why}"
         assert verified in (None, stored)
         assert stored.message == _expanded(data)
+        if len(stored.message) > reply.LARGE:
+            return f"large {self._resolver.keep(key, Found(stored.message, 0.0, 1))}"
         return f"{'verified' if verified else why_not} {self._kept(key, stored)}"
 
     def _decoded(self, codec: Codec, name: str, key: bytes, data: bytes) -> tuple[StoredAnswer | None, str]:
