@@ -57,7 +57,7 @@ def _again(names: Sequence[str], options: Namespace) -> int:
     print(runner.table(tallies, _OUTCOMES))
     failures = [failure for tally in tallies.values() for failure in tally.failures]
     for failure in failures:
-        print(f"FAILED {failure.target}: {failure.why}\n  input: {failure.data.hex()}")
+        print(runner.told_of(failure))
     return 1 if failures else 0
 
 

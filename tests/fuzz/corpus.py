@@ -25,9 +25,13 @@ class Input(NamedTuple):
     data: bytes
 
 
+_SHARED = {"upstream": "reply"}
+"""Targets whose inputs are another's as well."""
+
+
 def load(target: str, directory: Path = DIRECTORY) -> list[Input]:
     """Return a target's inputs: those of ``seeds.py`` and those that were found."""
-    files = [directory / f"{target}.txt", *sorted((directory / "found").glob(f"{target}-*.txt"))]
+    files = [directory / f"{_SHARED.get(target, target)}.txt", *sorted((directory / "found").glob(f"{target}-*.txt"))]
     return [each for file in files if file.exists() for each in read(file.read_text("ascii"))]
 
 

@@ -14,6 +14,7 @@ from tests.fuzz.target import Failure, Tally, Target, try_block
 from tests.fuzz.targets import TARGETS
 
 _MAX_KEPT = 20  # failures of a target
+_SHOWN = 1024  # octets of an input that fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,22 @@ def keep_failures(failures: Iterable[Failure], told: set[tuple[str, str]]) -> li
         if (failure.target, failure.why) in told:
             continue
         told.add((failure.target, failure.why))
-        where = ""
+        where, again = "", failure.data.hex()
         with suppress(OSError):  # a corpus that cannot be written to is no reason to say nothing
-            where = f"\n  kept: {corpus.keep(failure.target, failure.data, failure.why)}"
+            again = str(corpus.keep(failure.target, failure.data, failure.why))
+            where = f"\n  kept: {again}"
+        command = f"python -m tests.fuzz {failure.target}"
         lines.append(
-            f"FAILED {failure.target}: {failure.why}\n  input: {failure.data.hex()}{where}\n"
-            f"  again: python -m tests.fuzz {failure.target} --input {failure.data.hex()[:64]}"
-            f"{'...' if len(failure.data) > 32 else ''}\n"
-            f"  with all that came before it: python -m tests.fuzz {failure.target} --seed {failure.seed} "
-            f"--first-block {failure.block} --count {failure.number + 1}"
+            f"{told_of(failure)}{where}\n  again: {command} --input {again}\n  with all that came before it: {command} "
+            f"--seed {failure.seed} --first-block {failure.block} --count {failure.number + 1} --processes 1"
         )
     return lines
+
+
+def told_of(failure: Failure) -> str:
+    """Return what is wrong and with which input, or how that begins."""
+    digits, size = failure.data[:_SHOWN].hex(), len(failure.data)
+    return f"FAILED {failure.target}: {failure.why}\n  input: {digits}{f'... {size} octets' if size > _SHOWN else ''}"
 
 
 def table(tallies: Mapping[str, Tally], outcomes: int = 0) -> str:

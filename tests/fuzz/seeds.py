@@ -547,6 +547,67 @@ def _framed(seed: Seed) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
+def redis() -> Iterable[Seed]:
+    """Return what a Redis replies, and what none should."""
+    for reply in (
+        "*2\r\n$10\r\n1800000000\r\n$6\r\n123456\r\n",
+        "*3\r\n$5\r\nvalue\r\n$-1\r\n$2\r\n01\r\n",
+        "*3\r\n$5\r\nvalue\r\n$-1\r\n$1\r\n0\r\n",
+        "$5\r\nvalue\r\n$-1\r\n",
+        "$-1\r\n-WRONGTYPE Operation against a key\r\n",
+        "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
+        ":1\r\n:0\r\n:1\r\n:2\r\n",
+        "*2\r\n$1\r\n0\r\n*2\r\n$20\r\nprefix:1:view:a:A:IN\r\n$1\r\nx\r\n",
+        "*2\r\n$2\r\n17\r\n*0\r\n",
+        "*4\r\n$20\r\nprefix:1:view:a:A:IN\r\n$1\r\n7\r\n$1\r\nx\r\n$3\r\ninf\r\n",
+        "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        "-NOSCRIPT No matching script\r\n",
+        "-NOSCRIPT No matching script\r\n$40\r\n" + "a" * 40 + "\r\n*3\r\n$-1\r\n$-1\r\n$2\r\n00\r\n",
+        "-LOADING Redis is loading\r\n",
+        "-OOM command not allowed\r\n",
+        "-MISCONF unable to persist\r\n",
+        "-READONLY You can't write\r\n",
+        "-NOAUTH Authentication required\r\n",
+        "-MOVED 12182 10.0.0.1:6379\r\n",
+        "*-1\r\n",
+        "*0\r\n",
+        "$-2\r\n",
+        "$99999999999\r\nx\r\n",
+        "*99999999999\r\n",
+        ":x\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "\r\n",
+        "",
+    ):
+        yield text(f"{reply[:40]!a}".replace("\\", "/"), reply)
+    yield Seed("nested deeply", ((b"*1\r\n", 3000),))
+    yield Seed("a line without end", ((b"+", 70000),))
+
+
+def lines() -> Iterable[Seed]:
+    """Return what one process of Heimdall tells another."""
+    for line in (
+        '{"answer": {"a": [1, null]}, "number": 1}\n',
+        '{"error": "no such thing", "number": 1}\n',
+        '{"number": 1}\n',
+        '{"answer": 1, "number": 2}\n{"answer": 1, "number": 1}\n',
+        '{"ask": "stop", "with": null, "number": 1}\n{"answer": 1, "number": 1}\n',
+        '{"ask": "stop"}\n',
+        '{"answer": 1, "number": []}\n',
+        '{"answer": 1, "number": 1}',
+        "[]\n",
+        "1\n",
+        "null\n",
+        "\n",
+        "",
+        "no JSON\n",
+        '"\u00ff"\n',
+    ):
+        yield text(f"{line[:60]!a}".replace("\\", "/"), line.encode("latin-1"))
+    yield Seed("nested deeply", ((b"[", 20000), b"\n"))
+    yield Seed("a number of 5000 digits", ((b"1", 5000), b"\n"))
+
+
 FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {
     "query": queries,
     "reply": replies,
@@ -556,6 +617,8 @@ FILES: Mapping[str, Callable[[], Iterable[Seed]]] = {
     "http": requests,
     "settings": given_settings,
     "tcp": streams,
+    "redis": redis,
+    "channel": lines,
 }
 """By target."""
 

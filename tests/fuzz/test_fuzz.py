@@ -82,7 +82,8 @@ def test_a_failure_is_kept_and_tried_again_from_then_on(tmp_path: Path) -> None:
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(corpus.keep, "__defaults__", (tmp_path,))
     (told,) = runner.keep_failures([Failure("query", b"\x80", "wrong", "a seed", 7, 11)] * 2, set())
-    assert "python -m tests.fuzz query --input 80" in told
+    (kept,) = tmp_path.glob("found/*.txt")
+    assert f"python -m tests.fuzz query --input {kept}" in told
     assert "python -m tests.fuzz query --seed a seed --first-block 7 --count 12" in told
 
 

@@ -170,7 +170,11 @@ class Judged:
         query = client(self.question, mark)
         answer = bytes(entries.render(entry, query, _STORED_AT + age + 0.5))
         assert answer == self._expected(query, reply, policy, age)
-        read = reference.read(answer)
+        try:
+            read = reference.read(answer)
+        except ValueError:  # a pointer into a TTL, whose octets are a name only until they change
+            assert reference.read(self._expected(query, reply, None, 0))
+            return "a name in a TTL"
         if judge.sampled(answer):
             judge.dnspython_reads(answer, read)
         assert entries.same_answer(entry, entry)
@@ -183,12 +187,15 @@ class Judged:
             assert bool(cut[2] & 0x02) is any(record.section < 3 for record in read.records[len(kept) :])
         return "kept" if seconds else "passed"
 
-    def _expected(self, query: Query, reply: Reply, policy: TtlPolicy, age: int) -> bytes:
+    def _expected(self, query: Query, reply: Reply, policy: TtlPolicy | None, age: int) -> bytes:
+        """Return the answer that a client has to get; without a policy its TTLs are the reply's own."""
         hidden = 0 if query.dnssec_ok or query.authentic_data else 0x20
         flags = bytes((0x80 | query.recursion_desired, 0x80 | self.data[3] & (0x2F ^ hidden) | query.checking_disabled))
         additional = sum(record.section == 3 for record in self.kept)
         body = bytearray(query.id + flags + self.data[4:10] + additional.to_bytes(2, "big"))
         body += query.question + self.data[len(body) + len(query.question) : self.end]
+        if policy is None:
+            return bytes(body)
         if reply.ttl is None:
             least, most = 0, policy.max_ttl
         elif reply.kind is Kind.ANSWER:
