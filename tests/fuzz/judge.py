@@ -25,6 +25,10 @@ def dnspython_reads(message: bytes, read: reference.Message) -> None:
         if record.type not in _READ or (record.rclass != 1 and record.type != 41):
             opaque[record.fixed : record.fixed + 2] = _OPAQUE
     try:
+        reference.read(bytes(opaque))
+    except ValueError:  # a name reaches into a type that was changed here
+        return
+    try:
         other = dns.message.from_wire(bytes(opaque), one_rr_per_rrset=True)
     except dns.exception.DNSException as error:
         raise AssertionError(f"dnspython does not read it: {type(error).__name__} {error}") from error

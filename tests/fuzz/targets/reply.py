@@ -4,7 +4,7 @@ What a reply has to become is made here a second time, out of what the reference
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from random import Random
 
 from heimdall_lib import entry as entries
@@ -251,22 +251,19 @@ def belongs(data: bytes, asked: bytes, answers: Sequence[reference.Record]) -> b
 def sound(data: bytes) -> bool:
     """Say whether nothing is wrong with a reply that any reader would mind."""
     try:
-        message = reference.read(data)
-        opts = message.of(41)
+        records = reference.read(data).records
+        opts = [record for record in records if record.type == 41]
         for opt in opts:
             reference.options(opt.data)
+        kept = [record for record in records if not opts or record.start < opts[0].start]
+        whole = data[: kept[-1].end] if kept else b""
+        for record in kept:
+            reference.read_name(whole, record.start)
     except ValueError:
         return False
     if len(opts) > 1 or any(opt.section != 3 for opt in opts):
         return False
-    return _all_readable(data, message.records)
-
-
-def _all_readable(data: bytes, records: Iterable[reference.Record]) -> bool:
-    return all(
-        record.type == 41 or (reference.is_readable(data, record) and not 128 <= record.type < 256)
-        for record in records
-    )
+    return all(reference.is_readable(whole, record) and not 128 <= record.type < 256 for record in kept)
 
 
 def ttl_of(record: reference.Record) -> int:
