@@ -120,9 +120,7 @@ def _any(data: bytes, question: bytes) -> Reply:
         # What follows an OPT goes with it: it is additional, and its compression pointers would lose their targets.
     if rcode in _BROKEN or rcode > wire.RCODE_MASK:
         return Reply(Kind.FAILURE, rcode, b"", (), None, error)
-    if opt is not None:
-        data = data[: opt.start]  # no name that is read from here on may reach into what is taken off
-    message = _normalise(data, question, rcode, kept)
+    message = _normalise(data[: opt.start if opt else len(data)], question, rcode, kept)
     kind, ttl = _classify(data, question, rcode, kept)
     return Reply(kind, rcode, message, tuple(record.ttl_offset for record in kept), ttl, error)
 

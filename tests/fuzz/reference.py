@@ -67,7 +67,7 @@ def number(data: bytes, at: int, size: int) -> int:
 def read_name(data: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
     """Return a name's labels in lower case, and where what follows it begins."""
     labels: list[bytes] = []
-    end, least, octets, hops, size = 0, at, 1, 0, len(data)
+    end, least, octets, hops, size = 0, at, 1, 0, len(data)  # `size` is before where a name is pointed to from
     while at < size:
         length = data[at]
         if length < 64:
@@ -84,7 +84,7 @@ def read_name(data: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
             end, hops = end or at + 2, hops + 1
             if not 12 <= target < least or hops > _MOST_HOPS:
                 raise ValueError("pointer")
-            at = least = target
+            size, at, least = least, target, target
         else:
             raise ValueError("label type")
     raise ValueError("name cut short")
