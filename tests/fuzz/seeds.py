@@ -64,6 +64,12 @@ def queries() -> Iterable[Seed]:
     yield message(
         "255 additional records, and OPT", dns.query("srv.example.com.", 33, additional=[dns.opt(udp_size=65535)])
     )
+    half = next(len(held.message) for held in HELD if held.name == "half.example.com.")
+    for room in (half, half + 10, half + 11):  # OPT has eleven octets
+        opt = dns.opt(udp_size=room)
+        yield message(
+            f"a size of {room}, for an answer of {half} and OPT", dns.query("half.example.com.", additional=[opt])
+        )
     yield message("in mixed case", dns.query("wWw.ExAmPlE.cOm.", additional=[dns.opt()]))
     yield message("not held", dns.query("nobody.example.", additional=[dns.opt()]))
     for name in ("version.bind.", "id.server.", "other.bind."):
