@@ -70,6 +70,11 @@ coverage: $(VENV)/.dev ## run the tests and hold them to the coverage thresholds
 conformance: $(VENV)/.dev ## run the tests of docs/conformance.md: what the RFCs ask, over real sockets, about a minute
 	@$(PYTEST) $(PARALLEL) tests/conformance $(TEST_ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## try inputs that nobody sends in good faith (SECONDS=60, TARGET="query reply", SEED=…, COUNT=… of each)
+	@$(BIN)/python -m tests.fuzz $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(COUNT),--count $(COUNT))
+
 .PHONY: bench
 bench: $(VENV)/.runtime ## measure beside other DNS servers, about 25 minutes (SCENARIO="l1 miss" for a part, BENCH_ARGS="…")
 	@benchmarks/install-programs

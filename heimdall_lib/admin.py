@@ -122,7 +122,10 @@ class Admin:
         return _json("200 OK", self._entry(_name(fields), _type(fields.get("type", "A"))))
 
     def _metrics(self, environ: Mapping[str, Any]) -> Answer:
-        encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        try:
+            encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        except (TypeError, ValueError):  # a version that prometheus_client stumbles over
+            encode, content_type = choose_encoder("")
         return "200 OK", content_type, encode(self._registry)
 
     def _show_stats(self, environ: Mapping[str, Any]) -> Answer:

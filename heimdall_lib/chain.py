@@ -4,7 +4,7 @@ Rules: no clock, no socket; the order of the records does not matter; the work i
 they say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from heimdall_lib import wire
 
@@ -18,12 +18,12 @@ def belongs(message: bytes, asked: bytes, answers: Sequence[wire.Record]) -> boo
         return True
     owners = [wire.name(message, record.start) for record in answers]
     aliases: dict[bytes, list[bytes]] = {}
-    redirected: set[bytes] = set()
+    redirected = False
     for owner, record in zip(owners, answers, strict=True):
         if record.type == wire.TYPE_CNAME:
             aliases.setdefault(owner, []).append(wire.name(message, record.rdata))
         elif record.type == wire.TYPE_DNAME:
-            redirected.add(owner)
+            redirected = True
     names: set[bytes] = set()
     found = [asked]
     while found:
@@ -31,15 +31,21 @@ def belongs(message: bytes, asked: bytes, answers: Sequence[wire.Record]) -> boo
         if name not in names:
             names.add(name)
             found += aliases.get(name, ())
-    if redirected:
-        names |= redirected & {parent for name in names for parent in _parents(name)}
-    return names.issuperset(owners)
+    above = _above(names) if redirected else set()
+    return all(
+        owner in names or (record.type == wire.TYPE_DNAME and owner in above)
+        for owner, record in zip(owners, answers, strict=True)
+    )
 
 
-def _parents(name: bytes) -> list[bytes]:
-    """Return every name above ``name``, which is uncompressed."""
-    parents: list[bytes] = []
-    while name[0]:
-        name = name[name[0] + 1 :]
-        parents.append(name)
-    return parents
+def _above(names: Iterable[bytes]) -> set[bytes]:
+    """Return every name above one of ``names``, which are uncompressed; none is looked at twice."""
+    above: set[bytes] = set()
+    for name in names:
+        parent = name
+        while parent[0]:
+            parent = parent[parent[0] + 1 :]
+            if parent in above:
+                break
+            above.add(parent)
+    return above

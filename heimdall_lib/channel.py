@@ -56,8 +56,8 @@ class Channel:
             line = answer.get(timeout=timeout)
         except Empty:
             raise ChannelError(f"no answer within {timeout:g} s") from None
-        if "error" in line:
-            raise ChannelError(line["error"])
+        if "answer" not in line:
+            raise ChannelError(str(line.get("error", "neither an answer nor a reason")))
         return line["answer"]
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ class Channel:
         try:
             for line in self._lines():
                 self._take(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("the channel broke: %s", error)
         finally:
             self.close()

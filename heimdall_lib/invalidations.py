@@ -31,7 +31,7 @@ class Flush(NamedTuple):
         name = key[:_AFTER_NAME]
         if self.qtype is not None and int.from_bytes(key[_AFTER_NAME:_AFTER_TYPE], "big") != self.qtype:
             return False
-        if not self.subtree:
+        if not self.subtree or not self.name:
             return not self.name or name == self.name
         return name.endswith(self.name) and self.name in _and_above(name)
 

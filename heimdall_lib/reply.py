@@ -152,13 +152,16 @@ def _classify(data: bytes, question: bytes, rcode: int, kept: list[wire.Record])
     """
     for record in kept:
         if record.section != wire.ANSWER:
-            wire.name(data, record.start)  # raises where a client could not read it either; `chain` reads the others
+            wire.name(data, record.start)  # raises where a client could not read it either; `belongs` reads the others
         rdata.check(data, record)
     qtype = wire.UINT16.unpack_from(question, len(question) - 4)[0]
+    if is_truncated(data):
+        return Kind.FAILURE, None
+    answers = [record for record in kept if record.section == wire.ANSWER]
+    belong = chain.belongs(data, question[:-4], answers)
     if rcode not in (wire.NOERROR, wire.NXDOMAIN):
         return Kind.OTHER, None
-    answers = [record for record in kept if record.section == wire.ANSWER]
-    if is_truncated(data) or not chain.belongs(data, question[:-4], answers):
+    if not belong:
         return Kind.FAILURE, None
     if rcode == wire.NOERROR and _is_referral(kept):
         return Kind.FAILURE, None

@@ -14,7 +14,7 @@ from heimdall_lib.errors import WireError
 HEADER_SIZE = 12
 MAX_MESSAGE_SIZE = 65535
 MAX_NAME_SIZE = 255  # RFC 1035, section 3.1
-_MAX_LABELS = 127  # of one octet each: what a name of 255 octets has room for
+_MAX_HOPS = 16  # from pointer to pointer in one name, as BIND has it; 64 KiB of long ways would hold up the loop
 CLASSIC_UDP_SIZE = 512  # RFC 1035, section 4.2.1
 
 # Header flags (RFC 1035, section 4.1.1; AD and CD: RFC 4035, section 3), first and second octet apart.
@@ -86,15 +86,16 @@ def name_end(message: bytes, offset: int) -> int:
 def name(message: bytes, offset: int) -> bytes:
     """Return the name at ``offset`` without compression and in lower case.
 
-    Raises WireError as ``name_end`` does, and for a name that is longer than 255 octets or compressed again and again.
+    Raises WireError as ``name_end`` does, for a name that is longer than 255 octets or compressed again and again, and
+    for a pointer to what is no prior name: one that does not end before the place that it is pointed to from.
     """
     labels = bytearray()
-    start, hops = offset, 0
+    start, end, hops = offset, len(message), 0
     try:
         while length := message[offset]:
             if length >= 0xC0:
-                offset, hops = (length & 0x3F) << 8 | message[offset + 1], hops + 1
-                if not HEADER_SIZE <= offset < start or hops > _MAX_LABELS:
+                offset, end, hops = (length & 0x3F) << 8 | message[offset + 1], start, hops + 1
+                if not HEADER_SIZE <= offset < start or hops > _MAX_HOPS:
                     raise WireError("compression pointer into the header, not backwards, or one of too many")
                 start = offset
             elif length > 63:
@@ -102,8 +103,8 @@ def name(message: bytes, offset: int) -> bytes:
             else:
                 labels += message[offset : offset + length + 1]
                 offset += length + 1
-            if len(labels) >= MAX_NAME_SIZE:
-                raise WireError("name longer than 255 octets")
+            if len(labels) >= MAX_NAME_SIZE or offset >= end:
+                raise WireError("name longer than 255 octets, or not over where it is pointed to from")
     except IndexError:
         raise WireError("name runs out of the message") from None
     return bytes(labels.lower()) + b"\0"

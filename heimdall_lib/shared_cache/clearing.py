@@ -56,8 +56,12 @@ def clear(link: Link, prefix: str, flush: Flush, *, known: Sequence[str], second
 
 
 def _look(link: Link, server: Client, cursor: int, glob: str) -> tuple[int, list[str]]:
-    cursor, found = link.run("scan", lambda _: server.scan(cursor, match=glob, count=_STEP), bulk=True)
-    return cursor, [name.decode("ascii", "replace") for name in found]
+    return link.run("scan", lambda _: _scan(server, cursor, glob), bulk=True)
+
+
+def _scan(server: Client, cursor: int, glob: str) -> tuple[int, list[str]]:
+    following, found = server.scan(cursor, match=glob, count=_STEP)
+    return int(following), [name.decode("ascii", "replace") for name in found]
 
 
 def _delete(link: Link, server: Client, names: Sequence[str]) -> int:

@@ -93,8 +93,8 @@ def decode(message: object) -> Event | None:
 
 
 def _flushed(fields: dict[str, Any]) -> Flushed:
-    name = wire.from_presentation(fields["name"]) if fields["name"] else b""
-    qtype = type_number(fields["type"]) if fields["type"] else None
+    name = wire.from_presentation(fields["name"]) if _is(fields["name"], str) else b""
+    qtype = type_number(fields["type"]) if _is(fields["type"], str) else None
     flush = Flush(name, qtype, _is(fields["subtree"], bool))
     return Flushed(_id(fields["origin"]), _id(fields["number"]), _instant(fields["generation"]), flush)
 

@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from heimdall_lib.errors import SharedCacheError
+from heimdall_lib.invalidations import EVERYTHING
 from heimdall_lib.settings import Endpoint, RedisTarget
+from heimdall_lib.shared_cache.clearing import clear
 from heimdall_lib.shared_cache.client import ClientOptions, connect
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.stats import Stats
@@ -114,6 +116,25 @@ def scripted() -> ScriptedRedis:
 def lines() -> Iterator[Lines]:
     with Lines("heimdall.redis") as collected:
         yield collected
+
+
+class OddRedis(ScriptedRedis):
+    """A client whose ``scan`` returns what it is told."""
+
+    found: Any = None
+
+    def scan(self, _cursor: int, **_options: object) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize("found", [None, 1, "OK", (1, None), ("x", []), (0, [1])])
+def test_a_walk_through_keys_that_is_answered_with_nonsense_is_a_fault_of_redis(keep: Keep, found: object) -> None:
+    odd = OddRedis()
+    odd.found = found
+    kept = keep(lambda: odd)
+    eventually(kept.up)
+    with pytest.raises(SharedCacheError):
+        clear(kept.link, "prefix", EVERYTHING, known=[], seconds=PATIENCE)
 
 
 class TestStart:

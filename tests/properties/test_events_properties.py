@@ -1,5 +1,8 @@
 """What replicas tell each other arrives as it was meant, and whatever else arrives is no message."""
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +52,14 @@ def test_a_spoilt_message_is_none_or_another(event: events.Event, at: int, octet
 @given(st.binary(max_size=200) | st.text(max_size=100) | st.none() | st.integers())
 def test_anything_else_is_none(message: object) -> None:
     assert events.decode(message) is None
+
+
+@pytest.mark.parametrize("field", ["name", "type"])
+@pytest.mark.parametrize("value", [False, 0, None, []])
+def test_what_is_no_text_is_no_name_and_no_type(field: str, value: object) -> None:
+    fields = json.loads(events.encode(events.Flushed("0" * 16, "1" * 16, 1, Flush())))
+    assert events.decode(json.dumps(fields).encode()) is not None
+    assert events.decode(json.dumps({**fields, field: value}).encode()) is None
 
 
 @CHECKED

@@ -85,6 +85,13 @@ def process() -> Process:
     return Process()
 
 
+@pytest.mark.parametrize("version", ["1.0.x", "1.0.0.ext", "x", ""])
+def test_metrics_for_who_asks_for_a_version_that_there_is_not(process: Process, version: str) -> None:
+    response = request(process, "/metrics", HTTP_ACCEPT=f"application/openmetrics-text; version={version}")
+    assert response.status == "200 OK"
+    assert "\nheimdall_cache_size 7.0\n" in response.body
+
+
 def test_metrics_in_the_text_format(process: Process) -> None:
     response = request(process, "/metrics")
     assert response.status == "200 OK"

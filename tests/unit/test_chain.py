@@ -55,6 +55,12 @@ def test_a_dname_belongs_above_a_name_of_the_chain_and_nowhere_else() -> None:
     assert not belongs("test. 1 IN DNAME other.", f"{NAME}. 1 IN A 192.0.2.1")
 
 
+def test_beside_a_dname_only_the_dname_belongs() -> None:
+    redirected = ["example.com. 1 IN DNAME test.", f"{NAME}. 1 IN CNAME www.test."]
+    assert not belongs(*redirected, "example.com. 1 IN A 192.0.2.66")
+    assert belongs(*redirected, "test. 1 IN DNAME other.", "www.test. 1 IN CNAME www.other.")
+
+
 def test_the_root_belongs_to_itself() -> None:
     message = assemble(question("."), answer=[record(b"\0", A, 1, bytes(4))])
     assert chain.belongs(message, b"\0", list(wire.records(message, wire.question_end(message))))

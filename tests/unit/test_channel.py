@@ -163,8 +163,8 @@ def test_who_hangs_up_reads_no_more_and_says_nothing_of_it(ends: Ends, log: Line
 
 @pytest.mark.parametrize(
     "line",
-    [b"no json\n", b"[]\n", b"1\n", b"{}\n", b'{"ask": "x"}\n', b"\xff\n", b"x" * (MAX_LINE + 1)],
-    ids=["no JSON", "a list", "a number", "no number", "half a question", "no UTF-8", "too long"],
+    [b"no json\n", b"[]\n", b"1\n", b"{}\n", b'{"ask": "x"}\n', b"\xff\n", b"[" * 20000 + b"\n", b"x" * (MAX_LINE + 1)],
+    ids=["no JSON", "a list", "a number", "no number", "half a question", "no UTF-8", "too deep", "too long"],
 )
 def test_what_cannot_be_read_ends_the_channel(ends: Ends, log: Lines, line: bytes) -> None:
     here, other = ends.raw()
@@ -178,6 +178,21 @@ def test_what_cannot_be_read_ends_the_channel(ends: Ends, log: Lines, line: byte
 def send_all(sock: socket.socket, data: bytes) -> None:
     with contextlib.suppress(OSError):  # it may be cut off
         sock.sendall(data)
+
+
+@pytest.mark.parametrize("line", ['{"number": 1}', '{"number": 1, "error": {}}', '{"number": 1, "error": null}'])
+def test_a_line_that_is_no_answer_is_an_error_for_who_waits(ends: Ends, line: str) -> None:
+    here, other = ends.raw()
+
+    def reply() -> None:
+        other.recv(4096)
+        other.sendall(line.encode() + b"\n")
+
+    sender = threading.Thread(target=reply)
+    sender.start()
+    with pytest.raises(ChannelError):
+        here.channel.ask("anything", timeout=PATIENCE)
+    sender.join(PATIENCE)
 
 
 def test_an_answer_to_what_nobody_asked_is_ignored(ends: Ends) -> None:

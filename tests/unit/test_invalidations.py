@@ -26,6 +26,7 @@ COVERED = [
     (flush("example.com", A, subtree=True), key("a.example.com.")),
     (flush("."), key(".", "NS")),
     (flush(".", subtree=True), key("www.example.com.")),
+    (Flush(subtree=True), key("www.example.com.")),
     (EVERYTHING, key(".", "NS")),
     (EVERYTHING, key("www.example.com.")),
 ]

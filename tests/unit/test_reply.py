@@ -255,6 +255,29 @@ def test_any_other_code_is_passed_on_and_never_cached(rcode: int) -> None:
     assert found.message[3] & 0x0F == rcode
 
 
+def test_a_code_that_is_passed_on_comes_with_no_record_that_a_client_could_not_read() -> None:
+    no_name = record(TO_QUESTION, 16, 300, b"\1\x40")
+    at = 12 + len(ASKED) + len(no_name) - 1
+    unreadable = record((0xC000 | at).to_bytes(2, "big"), A, 300, bytes(4))
+    with pytest.raises(WireError):
+        examined(assemble(ASKED, answer=[no_name, unreadable], rcode=6))
+
+
+def test_no_name_reaches_into_the_opt_that_is_taken_off() -> None:
+    text = record(TO_QUESTION, 16, 300, b"\x17")  # a label that is the owner and the fixed fields of what follows
+    at = 12 + len(ASKED) + len(text) - 1
+    pointing = record(TO_QUESTION, CNAME, 300, (0xC000 | at).to_bytes(2, "big"))
+    message = assemble(ASKED, answer=[text, pointing], additional=[opt(options=option(3, b""))])
+    assert message.index(pointing) + 0x17 < len(message)
+    with pytest.raises(WireError):
+        examined(message)
+
+
+@pytest.mark.parametrize("rcode", [0, 3, 6])
+def test_a_part_of_an_answer_is_a_failure_whatever_its_code(rcode: int) -> None:
+    assert examined(assemble(ASKED, answer=[ADDRESS], flags=QR | TC, rcode=rcode)).kind is Kind.FAILURE
+
+
 # What is kept
 
 

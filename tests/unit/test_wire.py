@@ -116,6 +116,30 @@ def test_a_name_that_runs_out_of_the_message_is_refused(name: bytes) -> None:
         wire.name_end(HEADER + name, 12)
 
 
+def compressed(times: int) -> tuple[bytes, int]:
+    """A name of as many labels, each followed by a pointer to the next, in a message; and where it begins."""
+    message, start = bytearray(HEADER + b"\0"), 12
+    for _ in range(times):
+        start, target = len(message), start
+        message += b"\1a" + struct.pack("!H", 0xC000 | target)
+    return bytes(message), start
+
+
+def test_a_name_is_over_before_it_is_pointed_to() -> None:
+    prior = HEADER + b"\3www\0" + b"\1a" + struct.pack("!H", 0xC000 | 12)
+    assert wire.name(prior, 17) == b"\1a\3www\0"
+    for length in (4, 5, 9):  # just into the name that points to it, and past it
+        overlapping = HEADER + bytes((length,)) + b"www\0" + b"\1a" + struct.pack("!H", 0xC000 | 12) + bytes(20)
+        with pytest.raises(WireError, match="pointed to"):
+            wire.name(overlapping, 17)
+
+
+def test_a_name_is_compressed_sixteen_times_at_most() -> None:
+    assert wire.name(*compressed(16)) == b"\1a" * 16 + b"\0"
+    with pytest.raises(WireError, match="too many"):
+        wire.name(*compressed(17))
+
+
 # Questions
 
 
