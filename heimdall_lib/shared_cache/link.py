@@ -49,6 +49,7 @@ class Link:
         )
         self._clock_offset = 0.0  # milliseconds from the monotonic clock to Redis's
         self._clock_due = 0.0
+        self._errands: list[Callable[[], None]] = []
         self._stopping = Event()
         stats.redis_breaker_open = True
 
@@ -88,6 +89,10 @@ class Link:
             self._breaker.succeeded()
         return result
 
+    def attend(self, errand: Callable[[], None]) -> None:
+        """Let ``keep`` do this as well, as often as it measures Redis's clock, and as soon as Redis is in use."""
+        self._errands.append(errand)
+
     def keep(self) -> None:
         """Probe while the breaker is open, and measure Redis's clock now and then; returns after ``stop``."""
         while not self._stopping.is_set():
@@ -121,6 +126,9 @@ class Link:
             self._log_failures = True
             self._stats.redis_up, self._stats.redis_breaker_open = True, False
             log.info("Redis at %s is in use", self._name)
+        if not self._breaker.open:
+            for errand in self._errands:
+                errand()
 
     def _fault(self, what: str) -> None:
         if self._breaker.failed(time.monotonic()):

@@ -29,7 +29,7 @@ PATIENCE = 20.0
 """Seconds after which what should have happened counts as not happening: only a failing test waits so long."""
 
 _HOST = "127.0.0.1"
-_LEASE = ":lease"
+_NO_VALUES = (":lease", ":replicas"), ":replica:"
 _OWN_VARIABLES = ("HEIMDALL_", "KUBERNETES_", "REDIS_URL", "SSL_CERT_")
 _LISTENING = re.compile(r"listening on (\S+) port (\d+), UDP and TCP")
 _HTTP = re.compile(r"HTTP on (\S+) port (\d+)")
@@ -312,7 +312,9 @@ class RedisServer:
     def stored(self, name: str = "") -> list[str]:
         """Return the keys of values in which ``name`` stands between colons; all of them without a name."""
         found = sorted(key.decode() for key in self._client.keys("*"))
-        return [key for key in found if not key.endswith(_LEASE) and (not name or f":{name}:" in key)]
+        endings, part = _NO_VALUES
+        values = [key for key in found if not key.endswith(endings) and part not in key]
+        return [key for key in values if not name or f":{name}:" in key]
 
     def wait_for_key(self, name: str) -> str:
         """Return the one key for ``name``, once it is stored."""
