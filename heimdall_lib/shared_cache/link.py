@@ -1,7 +1,7 @@
 """The link to Redis: whether it is well, what its clock says, and how long each operation takes.
 
 Rules: it connects and reconnects by itself, off the query path; a change of state is logged once; an operation that
-takes longer than ``slow_seconds`` counts as a fault even when it succeeds.
+takes longer than ``slow_seconds`` counts as a fault even when it succeeds, and again and again while it is under way.
 """
 
 import logging
@@ -22,6 +22,7 @@ T = TypeVar("T")
 _FAULTS_TO_OPEN = 5
 _FIRST_PROBE_SECONDS, _MAX_PROBE_SECONDS = 0.25, 2.0
 _TICK_SECONDS = 0.1
+_WATCH_SECONDS = 0.05
 _CLOCK_SECONDS = 10.0
 
 
@@ -49,6 +50,7 @@ class Link:
         )
         self._clock_offset = 0.0  # milliseconds from the monotonic clock to Redis's
         self._clock_due = 0.0
+        self._under_way: dict[object, tuple[str, float]] = {}  # what each operation is called and when it began
         self._errands: list[Callable[[], None]] = []
         self._stopping = Event()
         stats.redis_breaker_open = True
@@ -71,7 +73,9 @@ class Link:
 
         Raises SharedCacheError when Redis fails; what that and slowness mean for the breaker is seen to.
         """
-        started = time.monotonic()
+        started, token = time.monotonic(), object()
+        if not bulk:
+            self._under_way[token] = operation, started
         try:
             with translated():
                 result = call(self._client)
@@ -80,6 +84,7 @@ class Link:
             self._fault(f"{error.reason}: {error}")
             raise
         finally:
+            self._under_way.pop(token, None)
             seconds = time.monotonic() - started
             self._stats.redis_operations[operation].observe(seconds)
         if seconds > self._slow_seconds:
@@ -103,8 +108,20 @@ class Link:
         if self._client is not None:
             self._client.close()
 
+    def watch(self) -> None:
+        """Count what is under way for too long as a fault, each time that it is seen; returns after ``stop``.
+
+        A name that is not resolved can hold an operation for many seconds, which no timeout of a socket ends, and
+        queries would wait for their budget until it does.
+        """
+        while not self._stopping.wait(_WATCH_SECONDS):
+            now = time.monotonic()
+            for operation, started in list(self._under_way.values()):
+                if now - started > self._slow_seconds:
+                    self._fault(f"slow: {operation} is under way for {(now - started) * 1000:.0f} ms")
+
     def stop(self) -> None:
-        """Let ``keep`` return."""
+        """Let ``keep`` and ``watch`` return."""
         self._stopping.set()
 
     def _probe(self) -> None:

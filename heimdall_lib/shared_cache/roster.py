@@ -129,7 +129,7 @@ def _state(replica: str, known: Presence, now: int, *, here: bool) -> ReplicaSta
         id=replica,
         host=known.host,
         version=known.version,
-        uptime_seconds=round(max(0, known.seen_at - known.started_at) / 1000, 1),
+        uptime_seconds=round(max(0, now - known.started_at) / 1000, 1),
         seen_seconds_ago=round(max(0, now - known.seen_at) / 1000, 1),
         queries_per_second=known.queries_per_second,
         l1_hit_ratio=known.l1_hit_ratio,

@@ -53,10 +53,15 @@ class Kept:
     link: Link
     stats: Stats
     thread: Thread = field(init=False)
+    watcher: Thread | None = None
 
     def start(self) -> None:
         self.thread = Thread(target=self.link.keep)
         self.thread.start()
+
+    def watch(self) -> None:
+        self.watcher = Thread(target=self.link.watch)
+        self.watcher.start()
 
     def up(self) -> bool:
         return self.state() == (False, True, False)
@@ -78,6 +83,9 @@ class Kept:
         self.link.stop()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
+        if self.watcher is not None:
+            self.watcher.join(PATIENCE)
+            assert not self.watcher.is_alive()
 
 
 Keep = Callable[..., Kept]
@@ -221,6 +229,40 @@ class TestBreaker:
             for _ in range(4):
                 kept.fail()
             kept.link.run("get", lambda _: None)
+        assert kept.up()
+
+    def test_what_is_under_way_for_too_long_opens_it_before_it_ends(
+        self, kept: Kept, scripted: ScriptedRedis, lines: Lines
+    ) -> None:
+        """A name that is not resolved, say: no timeout of a socket ends that."""
+        self.stay_down(scripted)
+        found = Event()
+        hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))
+        hanging.start()
+        kept.watch()
+        eventually(kept.down)
+        assert hanging.is_alive()
+        found.set()
+        hanging.join(PATIENCE)
+        assert "slow: get is under way for " in list(lines)[-1]
+        scripted.answer = (1_000_000, 0)
+        eventually(kept.up)
+
+    def test_while_others_succeed_one_that_hangs_does_not(self, kept: Kept) -> None:
+        found = Event()
+        hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))
+        hanging.start()
+        kept.watch()
+        until = after(0.5)
+        while not until():
+            kept.link.run("get", lambda _: None)
+        assert kept.up()
+        found.set()
+        hanging.join(PATIENCE)
+
+    def test_what_is_under_way_in_bulk_may_be_slow(self, kept: Kept) -> None:
+        kept.watch()
+        kept.link.run("scan", lambda _: Event().wait(0.5), bulk=True)
         assert kept.up()
 
     def test_it_closes_by_itself_and_says_so_once(self, kept: Kept, scripted: ScriptedRedis, lines: Lines) -> None:
