@@ -73,7 +73,7 @@ bench: $(VENV)/.runtime ## measure beside other DNS servers, about 20 minutes (S
 	@$(BIN)/python -m benchmarks run $(SCENARIO) $(BENCH_ARGS)
 
 .PHONY: bench-report
-bench-report: $(VENV)/.runtime ## write the last measurement into docs/performance.md and its charts
+bench-report: $(VENV)/.runtime ## write the last measurement into docs/ and its charts
 	@$(BIN)/python -m benchmarks report
 
 .PHONY: test-container

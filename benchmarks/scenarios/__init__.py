@@ -1,10 +1,10 @@
 """The scenarios, in the order of the report."""
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import beside, fleet, hits, million, misses, shared, variants
+from benchmarks.scenarios import beside, fleet, hits, hung, million, misses, shared, sizes, variants
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for module in (hits, million, beside, shared, misses, variants, fleet)
+    for module in (hits, million, beside, shared, misses, variants, fleet, hung, sizes)
     for scenario in module.SCENARIOS
 }
