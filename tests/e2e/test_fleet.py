@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import client
 from tests.support.client import addresses
+from tests.support.engines import ENGINES
 from tests.support.processes import PATIENCE, REPOSITORY, Heimdall, Launcher, RedisServer, environment, eventually
 from tests.support.upstream import Upstream
 
@@ -62,6 +63,7 @@ def ask_all(replicas: Sequence[Heimdall], name: str = NAME) -> list[list[str]]:
     return [addresses(each.ask(name)) for each in replicas]
 
 
+@pytest.mark.parametrize("redis", list(ENGINES.values()), ids=list(ENGINES), indirect=True)
 def test_what_is_flushed_at_one_replica_is_forgotten_by_all(
     replicas: list[Heimdall], upstream: Upstream, redis: RedisServer
 ) -> None:

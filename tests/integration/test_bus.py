@@ -27,6 +27,7 @@ from heimdall_lib.stats import Stats
 from heimdall_lib.wire import from_presentation
 from tests.fakes import PATIENCE, Lines, ask, eventually, good_reply, parsed, unused_port
 from tests.integration.conftest import RedisServer, StartRedis, Tls, start_cluster
+from tests.support.engines import on_every_engine
 
 PREFIX = "heimdall:dns:cache"
 CHANNEL = f"{PREFIX}:events"
@@ -164,6 +165,7 @@ def through(proxy: Proxy, target: RedisTarget) -> RedisTarget:
     return replace(target, hosts=(Endpoint("127.0.0.1", proxy.port),))
 
 
+@on_every_engine
 def test_every_other_replica_is_told_and_acknowledges(join: MakeReplica) -> None:
     one, two, three = join(), join(), join()
     assert one.bus.tell(NAME) == Told(3, 3)
@@ -184,6 +186,7 @@ def test_flushes_at_the_same_time_are_acknowledged_apart(join: MakeReplica) -> N
     assert told == [Told(3, 3)] * 3
 
 
+@on_every_engine
 def test_a_replica_that_was_cut_off_during_a_flush_makes_it_good(
     join: MakeReplica, proxy: Proxy, redis_server: RedisServer
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_cut_without_a_flush_costs_nothing(join: MakeReplica, proxy: Proxy, re
     assert far.flushes == [NAME]
 
 
+@on_every_engine
 def test_a_redis_that_forgot_the_last_flush_is_told_of_it_and_nothing_is_lost(
     join: MakeReplica, redis_server: RedisServer
 ) -> None:
@@ -329,6 +333,7 @@ def test_without_the_permission_to_subscribe_the_cache_is_used_all_the_same(
     assert not one.link.open
 
 
+@on_every_engine
 def test_the_documented_permissions_suffice(join: MakeReplica, redis_server: RedisServer) -> None:
     allowed = "~heimdall:dns:cache:* resetchannels &heimdall:dns:cache:* +get +set +time +ping +select"
     pub_sub = "+subscribe +publish +scan +unlink +zadd +zrevrange +zremrangebyrank +expire"
@@ -350,6 +355,7 @@ class TestClearing:
             for options in ({}, {"do": True}, {"flags": 0x0110}, {"do": True, "flags": 0x0110}):
                 server.admin.set(redis_key(PREFIX, view, parsed(ask(name, **options)).key), b"value")
 
+    @on_every_engine
     def test_every_variant_in_every_view_goes_and_nothing_else(self, one: Replica, redis_server: RedisServer) -> None:
         self.fill(redis_server, "www.example.com.", "do.", "w.www.example.com.")
         self.fill(redis_server, "www.example.com.", view="other")
@@ -365,6 +371,7 @@ class TestClearing:
         assert one.fleet.flush(Flush(from_presentation("do")), [], "").cleared == (4, True)
 
     @pytest.mark.parametrize("name", ["*.example.com", r"a\042b", r"a\\b", r"a\.b", "[a]?", "."])
+    @on_every_engine
     def test_a_name_of_any_octets_is_found(self, one: Replica, redis_server: RedisServer, name: str) -> None:
         key = from_presentation(name) + b"\0\1\0\1\0"
         redis_server.admin.set(redis_key(PREFIX, "view", key), b"value")
@@ -389,6 +396,7 @@ class TestClearing:
         assert clear(one.link, PREFIX, EVERYTHING, known=[], seconds=-1.0) == (0, False)
 
 
+@on_every_engine
 def test_a_cluster_is_one_fleet(join: MakeReplica, start_redis: StartRedis) -> None:
     servers = start_cluster(start_redis)
     cluster = RedisTarget("cluster", tuple(Endpoint("127.0.0.1", server.port) for server in servers), "test")

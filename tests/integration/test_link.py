@@ -17,6 +17,7 @@ from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.stats import Stats
 from tests.fakes import PATIENCE, Lines, eventually
 from tests.integration.conftest import RedisServer, after, fill_up
+from tests.support.engines import on_every_engine
 
 DOWN = "WARNING Redis at the test's is not in use"
 UP = "INFO Redis at the test's is in use"
@@ -381,12 +382,14 @@ class TestRedis:
         eventually(kept.up)
         return kept
 
+    @on_every_engine
     def test_its_clock(self, keep: Keep, redis_server: RedisServer) -> None:
         kept = self.link_to(redis_server, keep)
         seconds, microseconds = redis_server.admin.time()
         assert kept.link.now() == pytest.approx(seconds * 1000 + microseconds / 1000, abs=200)
 
     @pytest.mark.parametrize("reason", ["connection", "timeout"])
+    @on_every_engine
     def test_it_dies_or_hangs_and_comes_back(
         self, keep: Keep, redis_server: RedisServer, lines: Lines, reason: str
     ) -> None:

@@ -16,6 +16,7 @@ from heimdall_lib.shared_cache.roster import Roster
 from heimdall_lib.stats import Stats
 from tests.fakes import Lines, eventually
 from tests.integration.conftest import RedisServer, StartRedis, fill_up, start_cluster
+from tests.support.engines import on_every_engine
 
 PREFIX = "heimdall:dns:cache"
 INDEX = f"{PREFIX}:replicas"
@@ -86,6 +87,7 @@ def put(server: RedisServer, value: bytes, replica: str = STRANGER) -> None:
     server.admin.set(f"{PREFIX}:replica:{replica}", value)
 
 
+@on_every_engine
 def test_each_is_known_to_all_with_what_it_counts(join: Join) -> None:
     one, two = join(), join()
     two.stats.queries["tcp"] = two.stats.cache_hits = 30
@@ -117,6 +119,7 @@ def test_it_is_one_round_trip_to_say_so_and_one_to_read(join: Join, redis_server
     assert 0 < redis_server.admin.ttl(INDEX) <= 30
 
 
+@on_every_engine
 def test_who_leaves_is_gone_and_does_not_come_back(join: Join, redis_server: RedisServer) -> None:
     one, two = join(), join()
     two.roster.leave()
@@ -234,6 +237,7 @@ def test_a_full_redis_is_told_of_nobody_and_in_use_all_the_same(join: Join, redi
     assert not one.link.open
 
 
+@on_every_engine
 def test_without_the_permission_the_log_says_so_once_and_redis_is_in_use(join: Join, redis_server: RedisServer) -> None:
     redis_server.admin.execute_command(*f"ACL SETUSER narrow on >pass ~{PREFIX}:* +get +set +time".split())
     with Lines("heimdall.redis") as lines:

@@ -23,6 +23,7 @@ import redis
 
 from tests.support import client
 from tests.support.client import Address, HttpAnswer
+from tests.support.engines import REDIS
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 20.0
@@ -254,8 +255,11 @@ class Launcher:
 class RedisServer:
     """A redis-server on a port of its own that keeps nothing on disk, and can be killed, frozen and started again."""
 
-    def __init__(self, directory: Path, *, password: str = "", unix_socket: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, password: str = "", unix_socket: Path | None = None, engine: str = REDIS
+    ) -> None:
         """Choose a port; ``start`` starts it there. With ``unix_socket`` it listens there as well."""
+        self._engine = engine
         self.directory = directory
         self.port = free_port()
         self._password = password
@@ -274,7 +278,7 @@ class RedisServer:
 
     def start(self) -> Self:
         command = [
-            program("redis-server"),
+            program(self._engine),
             "--bind",
             _HOST,
             "--port",
@@ -324,7 +328,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.running, f"redis-server did not start:\n{self._process.log}"
+        assert self._process.running, f"{self._engine} did not start:\n{self._process.log}"
         try:
             return bool(self._client.ping())
         except redis.ConnectionError:
