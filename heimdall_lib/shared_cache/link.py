@@ -5,6 +5,7 @@ takes longer than ``slow_seconds`` counts as a fault even when it succeeds, and 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from threading import Event
@@ -24,6 +25,7 @@ _FIRST_PROBE_SECONDS, _MAX_PROBE_SECONDS = 0.25, 2.0
 _TICK_SECONDS = 0.1
 _WATCH_SECONDS = 0.05
 _CLOCK_SECONDS = 10.0
+_DRIFT = 0.5  # milliseconds a second by which two clocks may part, while one of them is being corrected
 
 
 class Link:
@@ -49,6 +51,7 @@ class Link:
             open_at_start=True,
         )
         self._clock_offset = 0.0  # milliseconds from the monotonic clock to Redis's
+        self._clock_error = math.inf  # by which the offset may be wrong: half a round trip
         self._clock_due = 0.0
         self._under_way: dict[object, tuple[str, float]] = {}  # what each operation is called and when it began
         self._errands: list[Callable[[], None]] = []
@@ -135,9 +138,7 @@ class Link:
                 self._say_down(f"{error.reason}: {error}")
             return
         seconds_taken = time.monotonic() - started
-        middle = started + seconds_taken / 2
-        self._clock_offset = (redis_seconds - middle) * 1000
-        self._clock_due = middle + _CLOCK_SECONDS
+        self._set_clock(redis_seconds, started + seconds_taken / 2, error=seconds_taken * 500)
         if self._breaker.open and seconds_taken <= self._slow_seconds:
             self._breaker.succeeded()
             self._log_failures = True
@@ -146,6 +147,16 @@ class Link:
         if not self._breaker.open:
             for errand in self._errands:
                 errand()
+
+    def _set_clock(self, redis_seconds: float, at: float, *, error: float) -> None:
+        """Go by a measurement of Redis's clock, unless it is a worse one of the same clock than that before it."""
+        offset = (redis_seconds - at) * 1000
+        known = self._clock_error + _DRIFT * _CLOCK_SECONDS
+        if error <= known or abs(offset - self._clock_offset) > error + known:
+            self._clock_offset, self._clock_error = offset, error
+        else:
+            self._clock_error = known
+        self._clock_due = at + _CLOCK_SECONDS
 
     def _fault(self, what: str) -> None:
         if self._breaker.failed(time.monotonic()):

@@ -361,6 +361,24 @@ class TestClock:
         eventually(lambda: kept.link.now() >= 2_000_000_000)
         assert kept.up()
 
+    def test_one_that_took_long_does_not_replace_a_better_one_of_the_same_clock(self, keep: Keep) -> None:
+        class Slow(ScriptedRedis):
+            wait = 0.0
+
+            def time(self) -> Any:
+                Event().wait(self.wait)
+                self.asked += 1
+                return divmod(int(time.monotonic() * 1e6), 1_000_000)
+
+        slow = Slow()
+        kept = keep(lambda: slow)
+        eventually(kept.up)
+        slow.wait = 1.0  # half of which it seems to be wrong
+        kept.link._clock_due = 0.0
+        eventually(lambda: slow.asked == 2)
+        kept.stop()
+        assert kept.link.now() == pytest.approx(time.monotonic() * 1000, abs=250)
+
 
 class TestStop:
     def test_the_connections_are_closed(self, keep: Keep, scripted: ScriptedRedis) -> None:
