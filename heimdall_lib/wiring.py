@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from heimdall_lib import __version__
@@ -16,7 +17,7 @@ from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
 from heimdall_lib.shared_cache.bus import Bus, Listener
-from heimdall_lib.shared_cache.client import Client, ClientOptions, connect
+from heimdall_lib.shared_cache.client import Client, ClientOptions, connect, probe
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
@@ -76,6 +77,7 @@ def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
         slow_seconds=settings.redis_read_budget,
         expected=not target.guessed,
         stats=stats,
+        trial=partial(probe, name=f"{settings.redis_key_prefix}:generation"),
     )
 
 

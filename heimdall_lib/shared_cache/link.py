@@ -32,13 +32,22 @@ class Link:
     """One Redis, its breaker and its clock."""
 
     def __init__(
-        self, connect: Callable[[], Client], *, name: str, slow_seconds: float, expected: bool, stats: Stats
+        self,
+        connect: Callable[[], Client],
+        *,
+        name: str,
+        slow_seconds: float,
+        expected: bool,
+        stats: Stats,
+        trial: Callable[[Client], object] = bool,
     ) -> None:
         """Be down until ``keep`` has reached Redis.
 
-        ``name`` is what logs call it; with ``expected`` false, nothing is logged before Redis was there once.
+        ``name`` is what logs call it; with ``expected`` false, nothing is logged before Redis was there once. ``trial``
+        is what must succeed, besides telling the time, before Redis is used: what queries will do there.
         """
         self._connect = connect
+        self._trial = trial
         self._name = name
         self._slow_seconds = slow_seconds
         self._log_failures = expected
@@ -133,11 +142,13 @@ class Link:
                 self._client = self._connect()
             started = time.monotonic()
             redis_seconds = self.run("time", clock)
+            seconds_taken = time.monotonic() - started
+            if self._breaker.open:
+                self.run("probe", self._trial)
         except SharedCacheError as error:
             if self._breaker.open:
                 self._say_down(f"{error.reason}: {error}")
             return
-        seconds_taken = time.monotonic() - started
         self._set_clock(redis_seconds, started + seconds_taken / 2, error=seconds_taken * 500)
         if self._breaker.open and seconds_taken <= self._slow_seconds:
             self._breaker.succeeded()

@@ -40,9 +40,12 @@ class RedisServer:
         self._arguments = arguments
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
-        self.admin: Any = redis.Redis(
-            port=self.port, password=password or None, protocol=2, socket_timeout=PATIENCE, driver_info=None
-        )
+        self.admin = self.client(self.port, password)
+
+    @staticmethod
+    def client(port: int, password: str = "") -> Any:
+        """Return a client of the test's own of whatever listens on a port."""
+        return redis.Redis(port=port, password=password or None, protocol=2, socket_timeout=PATIENCE, driver_info=None)
 
     @property
     def target(self) -> RedisTarget:

@@ -1,10 +1,9 @@
 """What replicas tell each other through a real Redis, and what becomes of it when they are cut off or lied to."""
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from threading import Thread
 from typing import Any
@@ -25,63 +24,15 @@ from heimdall_lib.shared_cache.redis_cache import RedisCache
 from heimdall_lib.shared_cache.roster import Roster
 from heimdall_lib.stats import Stats
 from heimdall_lib.wire import from_presentation
-from tests.fakes import PATIENCE, Lines, ask, eventually, good_reply, parsed, unused_port
+from tests.fakes import Lines, ask, eventually, good_reply, parsed, unused_port
 from tests.integration.conftest import RedisServer, StartRedis, Tls, start_cluster
 from tests.support.engines import on_every_engine
+from tests.support.proxy import Proxy
 
 PREFIX = "heimdall:dns:cache"
 CHANNEL = f"{PREFIX}:events"
 KEY = parsed().key
 NAME = Flush(from_presentation("www.example.com"))
-
-
-class Proxy:
-    """A way to Redis that can be cut, and mended."""
-
-    def __init__(self, to: int) -> None:
-        self.port = unused_port()
-        self._to = to
-        self._open: list[socket.socket] = []
-        self._threads: list[Thread] = []
-        self._listener: socket.socket | None = None
-
-    def mend(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._start(self._accept, self._listener)
-
-    def cut(self) -> None:
-        sockets = [*([self._listener] if self._listener else []), *self._open]
-        for sock in sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(PATIENCE)
-        for sock in [*sockets, *self._open]:
-            sock.close()
-        self._open, self._threads, self._listener = [], [], None
-
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                here, _ = listener.accept()
-                self._open.append(here)
-                there = socket.create_connection(("127.0.0.1", self._to))
-                self._open.append(there)
-                for pair in ((here, there), (there, here)):
-                    self._start(self._pass_on, *pair)
-
-    def _start(self, target: Callable[..., None], *sockets: socket.socket) -> None:
-        thread = Thread(target=target, args=sockets, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    @staticmethod
-    def _pass_on(one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        with suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
 
 
 class Replica:
