@@ -139,7 +139,7 @@ class Server:
         self._warming.stop(_REDIS_STOP_SECONDS)
         if self._redis and self._bus:
             self._bus.stop(_REDIS_STOP_SECONDS)
-            self._fleet.leave()
+            self._fleet.leave(_REDIS_STOP_SECONDS)
             self._redis.stop(_REDIS_STOP_SECONDS)
         self._forwarder.close()
 

@@ -41,8 +41,8 @@ class Fleet(Protocol):
     def replicas(self) -> list[ReplicaState]:
         """Return all who share, this one included, as they were known last; nobody is asked."""
 
-    def leave(self) -> None:
-        """Let nobody count on this replica any more."""
+    def leave(self, timeout: float) -> None:
+        """Let nobody count on this replica any more; returns after ``timeout`` seconds at most."""
 
 
 class NoFleet:
@@ -60,7 +60,7 @@ class NoFleet:
         """Know of nobody."""
         return []
 
-    def leave(self) -> None:
+    def leave(self, _timeout: float) -> None:
         """Leave nobody."""
 
 
@@ -101,9 +101,9 @@ class RedisFleet:
         """Return those whom the roster has."""
         return self._roster.describe()
 
-    def leave(self) -> None:
+    def leave(self, timeout: float) -> None:
         """Leave the roster."""
-        self._roster.leave()
+        self._roster.leave(timeout)
 
     def _found(self, name: str, key: bytes, value: bytes) -> Found:
         try:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from threading import Thread
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.shared_cache import presence
@@ -63,12 +64,17 @@ class Roster:
             (one for one in states if one.seen_seconds_ago <= LIFE_SECONDS), key=lambda one: (one.host, one.id)
         )
 
-    def leave(self) -> None:
-        """Let nobody count on this replica any more."""
+    def leave(self, timeout: float) -> None:
+        """Let nobody count on this replica any more; returns after ``timeout`` seconds at most."""
         self._left = True
         if not self._link.open:
-            with suppress(SharedCacheError):  # counted by the link; the key expires
-                self._link.run("replicas", lambda client: multi_delete(client, [self._key]))
+            leaving = Thread(target=self._delete, name="redis-roster", daemon=True)
+            leaving.start()
+            leaving.join(timeout)
+
+    def _delete(self) -> None:
+        with suppress(SharedCacheError):  # counted by the link; the key expires
+            self._link.run("replicas", lambda client: multi_delete(client, [self._key]))
 
     def _renew(self) -> None:
         """Say that this replica is there, and read who else is."""

@@ -122,7 +122,7 @@ def test_it_is_one_round_trip_to_say_so_and_one_to_read(join: Join, redis_server
 @on_every_engine
 def test_who_leaves_is_gone_and_does_not_come_back(join: Join, redis_server: RedisServer) -> None:
     one, two = join(), join()
-    two.roster.leave()
+    two.roster.leave(5.0)
     assert set(one.roster.present()) == {one.id}
     asked = redis_server.calls("time")
     two.renew()
@@ -137,7 +137,7 @@ def test_to_leave_a_redis_that_is_not_in_use_costs_nothing(join: Join, redis_ser
     one.renew()
     eventually(lambda: one.link.open)
     errors = dict(one.stats.redis_errors)
-    one.roster.leave()
+    one.roster.leave(5.0)
     assert dict(one.stats.redis_errors) == errors
 
 
@@ -253,5 +253,5 @@ def test_in_a_cluster_too(join: Join, start_redis: StartRedis) -> None:
     target = RedisTarget("cluster", endpoints, "test")
     one, two = join(target), join(target)
     assert set(one.roster.present()) == {one.id, two.id}
-    two.roster.leave()
+    two.roster.leave(5.0)
     assert set(one.roster.present()) == {one.id}
