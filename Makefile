@@ -86,7 +86,7 @@ soak: $(VENV)/.runtime ## mixed load with outages, while what the server holds i
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 .PHONY: bench-report
-bench-report: $(VENV)/.runtime ## write the last measurement into docs/performance.md and its charts
+bench-report: $(VENV)/.runtime ## write the last measurement into docs/ and its charts
 	@$(BIN)/python -m benchmarks report
 
 .PHONY: test-container

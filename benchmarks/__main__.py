@@ -1,4 +1,4 @@
-"""The command: ``run`` measures, ``report`` writes docs/performance.md, ``list`` names the scenarios."""
+"""The command: ``run`` measures, ``report`` writes the figures into docs/, ``list`` names the scenarios."""
 
 import argparse
 import signal
@@ -17,7 +17,7 @@ from benchmarks.scenarios import SCENARIOS
 
 LATEST = REPOSITORY / "benchmarks" / "results" / "latest.json"
 REHEARSAL = LATEST.parent / "rehearsal" / "latest.json"
-DOCUMENT = REPOSITORY / "docs" / "performance.md"
+DOCUMENTS = (REPOSITORY / "docs" / "performance.md", REPOSITORY / "docs" / "redis.md")
 COMMITTED = REPOSITORY / "docs" / "performance" / "results.json"
 _INTERRUPTED = 130
 _BUSY_PERCENT = 5
@@ -50,11 +50,9 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--quick", action="store_true", help="a rehearsal: one round, one second, few names")
     measure.add_argument("--results", type=Path, help="where results are kept (JSON)")
     measure.set_defaults(action=_run)
-    write = actions.add_parser("report", help="write docs/performance.md and its charts from results")
+    write = actions.add_parser("report", help="write the figures of docs/ and their charts from results")
     write.add_argument("--results", type=Path, default=LATEST, help="the results (JSON) to write about")
-    write.add_argument(
-        "--check", action="store_true", help="write nothing; fail when docs/performance.md is not as written"
-    )
+    write.add_argument("--check", action="store_true", help="write nothing; fail when a document is not as written")
     write.set_defaults(action=_report)
     names = actions.add_parser("list", help="name the scenarios")
     names.set_defaults(action=_list)
@@ -77,13 +75,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     results = Results.load(COMMITTED if arguments.check else arguments.results)
-    before = DOCUMENT.read_text()
-    after = report.rewrite(before, results)
+    for document in DOCUMENTS:
+        before = document.read_text()
+        after = report.rewrite(before, results)
+        if arguments.check and after != before:
+            raise BenchmarkError(f"{document} does not say what {COMMITTED} holds: python -m benchmarks report")
+        document.write_text(after)
     if arguments.check:
-        if after != before:
-            raise BenchmarkError(f"{DOCUMENT} does not say what {COMMITTED} holds: python -m benchmarks report")
         return 0
-    DOCUMENT.write_text(after)
     results.save(COMMITTED)
     plots.write(results, COMMITTED.parent)
     return 0

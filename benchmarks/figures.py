@@ -62,6 +62,17 @@ METRICS: dict[str, Metric] = {
     "l2_p99_us": Metric("L2 p99", "µs"),
     "miss_p50_us": Metric("miss p50", "µs"),
     "miss_p99_us": Metric("miss p99", "µs"),
+    "open_ms": Metric("breaker opens after", "ms"),
+    "calm_p99_us": Metric("p99 before", "µs"),
+    "opening_p99_us": Metric("p99 until it opens", "µs"),
+    "after_p50_us": Metric("p50 after", "µs"),
+    "after_p99_us": Metric("p99 after", "µs"),
+    "grown_kib": Metric("memory grown", "KiB"),
+    "message_bytes": Metric("answer", "B"),
+    "value_bytes": Metric("value", "B"),
+    "key_bytes": Metric("key", "B"),
+    "redis_bytes": Metric("key and value in Redis", "B"),
+    "whole_bytes": Metric("all that Redis needs for it", "B"),
 }
 
 

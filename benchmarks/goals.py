@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import NOTHING, TIMES, number, ratio
 from benchmarks.results import FLOOR, HEIMDALL, Results, ScenarioResult
+from benchmarks.scenarios.hung import STOPS, WITHOUT
 
 _NEARLY_A_MILLION = 950_000
 
@@ -195,6 +196,27 @@ GOALS = (
         figure=_added("Redis 15 ms away", "without Redis", "p50_us"),
         must=20_000,
         unit="µs",
+    ),
+    Goal(
+        scenario="hung",
+        text="Miss at 5 k/s, p99 that a Redis that stops adds until the breaker opens",
+        figure=_added(STOPS, WITHOUT, "opening_p99_us"),
+        must=20_000,
+        unit="µs",
+    ),
+    Goal(
+        scenario="hung",
+        text="Miss at 5 k/s, p99 that a Redis that has stopped adds after that",
+        figure=_added(STOPS, WITHOUT, "after_p99_us"),
+        must=1000,
+        unit="µs",
+    ),
+    Goal(
+        scenario="hung",
+        text="Queries lost when Redis stops",
+        figure=_of(STOPS, "lost"),
+        must=0,
+        unit="queries",
     ),
     Goal(
         scenario="tcp",

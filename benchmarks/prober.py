@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.dns import is_answer
 
@@ -35,6 +35,8 @@ class Probe:
     """Each query's latency; negative when no answer, or an error, came back in time."""
     seconds: float
     """How long the sending took."""
+    sent_at: list[int] = field(default_factory=list)
+    """When each query was sent, in nanoseconds since the epoch."""
 
     @property
     def lost(self) -> int:
@@ -83,7 +85,7 @@ class _Run:
         deadline = time.perf_counter() + grace
         while self._answered < total and (left := deadline - time.perf_counter()) > 0:
             self._receive(left)
-        return Probe(self._latencies, seconds)
+        return Probe(self._latencies, seconds, self._sent_at)
 
     def _send(self, number: int) -> None:
         sock, message = self._messages[number]

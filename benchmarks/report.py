@@ -1,4 +1,4 @@
-"""Tables: for the terminal after a run, and for docs/performance.md, where they replace what stands between markers.
+"""Tables: for the terminal after a run, and for docs/, where they replace what stands between markers.
 
 Rules: no figure is written by hand; a block that is generated says nothing that the results do not hold.
 """

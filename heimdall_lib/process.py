@@ -87,8 +87,9 @@ class Server:
         fleet: Fleet = NoFleet()
         if target and link:
             self._bus = wiring.redis_bus(settings, target, link, replica=name, listener=replica, stats=stats)
-            fleet = RedisFleet(link, self._bus, codec=wiring.codec(settings), prefix=settings.redis_key_prefix)
-        self._replica, self._commands = replica, CacheCommands(replica, fleet)
+            roster = wiring.redis_roster(settings, link, replica=name, stats=stats)
+            fleet = RedisFleet(link, self._bus, roster, codec=wiring.codec(settings), prefix=settings.redis_key_prefix)
+        self._fleet, self._replica, self._commands = fleet, replica, CacheCommands(replica, fleet)
         self._warming = wiring.warming(
             settings, link, self._redis, resolver=self._resolver, memory=self._memory, stats=stats
         )
@@ -149,6 +150,7 @@ class Server:
         self._warming.stop(_REDIS_STOP_SECONDS)
         if self._redis and self._bus:
             self._bus.stop(_REDIS_STOP_SECONDS)
+            self._fleet.leave(_REDIS_STOP_SECONDS)
             self._redis.stop(_REDIS_STOP_SECONDS)
         self._forwarder.close()
 
@@ -170,6 +172,7 @@ class Server:
             size=self._memory.bytes,
             round_trips={each["server"]: each["round_trip_ms"] for each in upstreams},
             warming=self._warming.describe(),
+            fleet=self._fleet.replicas(),
         )
 
     def forget(self, flush: Flush) -> int:

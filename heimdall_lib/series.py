@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from heimdall_lib.stats import DURATION_BUCKETS, SOURCES, Stats
+from heimdall_lib.stats import DURATION_BUCKETS, SOURCES, Stats, ratio
 
 SAMPLE_SECONDS = 5.0
 """How often ``add`` is to be called."""
@@ -58,8 +58,8 @@ def between(old: Snapshot, new: Snapshot) -> Figures:
         "queries_per_second": round((new.queries - old.queries) / seconds, 1),
         "servfail_per_second": round((new.servfail - old.servfail) / seconds, 2),
         "shed_per_second": round((new.shed - old.shed) / seconds, 2),
-        "l1_hit_ratio": _ratio(old.l1, new.l1),
-        "l2_hit_ratio": _ratio(old.l2, new.l2),
+        "l1_hit_ratio": ratio(new.l1[0] - old.l1[0], new.l1[1] - old.l1[1]),
+        "l2_hit_ratio": ratio(new.l2[0] - old.l2[0], new.l2[1] - old.l2[1]),
     }
     for source, counts in new.durations.items():
         happened = [after - before for before, after in zip(old.durations[source], counts, strict=True)]
@@ -92,11 +92,6 @@ class Series:
         """Return the course of every figure, the oldest value first."""
         points = list(self._points)
         return {name: [point[name] for point in points] for name in (points[0] if points else ())}
-
-
-def _ratio(old: tuple[int, int], new: tuple[int, int]) -> float | None:
-    hits, misses = new[0] - old[0], new[1] - old[1]
-    return round(hits / (hits + misses), 4) if hits + misses else None
 
 
 def _milliseconds(counts: Sequence[int], share: float) -> float | None:

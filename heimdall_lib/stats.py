@@ -141,3 +141,8 @@ class Stats:
     def upstream(self, server: str) -> UpstreamStats:
         """Return the counters of one upstream server, made at the first call for it."""
         return self.upstreams[server]
+
+
+def ratio(hits: int, misses: int) -> float | None:
+    """Return the share of hits; None when there was neither."""
+    return round(hits / (hits + misses), 4) if hits + misses else None

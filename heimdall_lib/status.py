@@ -12,7 +12,7 @@ from dataclasses import asdict
 from heimdall_lib import __version__
 from heimdall_lib.names import rcode_name
 from heimdall_lib.series import SAMPLE_SECONDS, Series, snapshot
-from heimdall_lib.stats import Histogram, Stats
+from heimdall_lib.stats import Histogram, Stats, ratio
 from heimdall_lib.tally import Reading
 from heimdall_lib.top_names import TopNames
 
@@ -71,6 +71,7 @@ class Status:
             "l1": _l1(reading),
             "l2": {"redis": self._redis, **_l2(reading.stats), "warming": asdict(reading.warming)},
             "upstreams": _upstreams(reading),
+            "fleet": [asdict(replica) for replica in reading.fleet],
             "settings": dict(self._shown()),
         }
         if reading.workers:
@@ -101,7 +102,7 @@ def _l1(reading: Reading) -> dict[str, object]:
         "bytes": reading.size,
         "hits": stats.cache_hits,
         "misses": stats.cache_misses,
-        "hit_ratio": _ratio(stats.cache_hits, stats.cache_misses),
+        "hit_ratio": ratio(stats.cache_hits, stats.cache_misses),
         "evictions": stats.cache_evictions,
         "expired": stats.cache_expired,
         "stale_answers": stats.cache_stale_answers,
@@ -115,7 +116,7 @@ def _l2(stats: Stats) -> dict[str, object]:
         "breaker_open": stats.redis_breaker_open,
         "hits": stats.redis_hits,
         "misses": stats.redis_misses,
-        "hit_ratio": _ratio(stats.redis_hits, stats.redis_misses),
+        "hit_ratio": ratio(stats.redis_hits, stats.redis_misses),
         "errors": dict(stats.redis_errors),
         "rejected": dict(stats.redis_rejected),
         "dropped_writes": stats.redis_dropped_writes,
@@ -138,10 +139,6 @@ def _upstreams(reading: Reading) -> list[dict[str, object]]:
         }
         for server, stats in reading.stats.upstreams.items()
     ]
-
-
-def _ratio(hits: int, misses: int) -> float | None:
-    return round(hits / (hits + misses), 4) if hits + misses else None
 
 
 def _count(histogram: Histogram) -> int:

@@ -26,7 +26,7 @@ log = logging.getLogger("heimdall.supervisor")
 
 _SELF_QUERIES, _SELF_QUERY_SECONDS = 8, 0.25
 _FLUSH_SECONDS = 15.0  # acks, and deleting in Redis
-_STOP_MARGIN_SECONDS = 4.0  # beyond the time that queries in flight may take: 1 s for each part that lets go of Redis
+_STOP_MARGIN_SECONDS = 5.0  # beyond the time that queries in flight may take: 1 s for each part that lets go of Redis
 
 
 class Supervisor:

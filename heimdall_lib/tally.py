@@ -46,14 +46,33 @@ class WarmingState:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """A replica that shares the Redis in use, as it has said of itself; ratios are None before any query.
+
+    ``here`` says whether it is this process, or a worker beside it.
+    """
+
+    id: str
+    host: str
+    version: str
+    uptime_seconds: float
+    seen_seconds_ago: float
+    queries_per_second: float
+    l1_hit_ratio: float | None
+    l2_hit_ratio: float | None
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters, what L1 holds, upstream servers' round trips (ms), and the workers if there are any."""
+    """Counters, what L1 holds, upstream servers' round trips (ms), the fleet, and the workers if there are any."""
 
     stats: Stats
     entries: int = 0
     size: int = 0
     round_trips: Mapping[str, float] = field(default_factory=dict)
     warming: WarmingState = WarmingState()
+    fleet: Sequence[ReplicaState] = ()
     workers: Sequence[WorkerState] = ()
 
 
@@ -65,6 +84,7 @@ def plain(reading: Reading) -> Plain:
         "size": reading.size,
         "round_trips": dict(reading.round_trips),
         "warming": asdict(reading.warming),
+        "fleet": [asdict(replica) for replica in reading.fleet],
     }
 
 
@@ -110,6 +130,7 @@ class Tally:
             size=sum(reading["size"] for reading in readings),
             round_trips={server: _mean([each for each in found if each]) for server, found in round_trips.items()},
             warming=_least_advanced([WarmingState(**reading["warming"]) for reading in readings]),
+            fleet=_fleet([ReplicaState(**replica) for reading in readings for replica in reading["fleet"]]),
             workers=workers,
         )
 
@@ -146,6 +167,14 @@ def _least_advanced(states: Sequence[WarmingState]) -> WarmingState:
     """Return the state of the process that has most before it, with the entries of all."""
     least = min(states, key=lambda one: _ADVANCE.index(one.state), default=WarmingState())
     return replace(least, entries=sum(one.entries for one in states))
+
+
+def _fleet(seen: Sequence[ReplicaState]) -> list[ReplicaState]:
+    """Return every replica that a process has seen, as the last to see it did; each knows which it is itself."""
+    here = {replica.id for replica in seen if replica.here}
+    latest = {one.id: one for one in sorted(seen, key=lambda one: one.seen_seconds_ago, reverse=True)}
+    fleet = [replace(one, here=one.id in here) for one in latest.values()]
+    return sorted(fleet, key=lambda one: (one.host, one.id))
 
 
 def _mean(numbers: Sequence[float]) -> float:

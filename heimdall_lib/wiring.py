@@ -1,10 +1,13 @@
 """What each part of the house is told of the settings: below this module nothing reads ``Settings``."""
 
 import os
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
+from heimdall_lib import __version__
 from heimdall_lib.access import AllowList, ConnectionLimit, RateLimiter
 from heimdall_lib.config import RELOADABLE
 from heimdall_lib.invalidations import Invalidations
@@ -14,10 +17,11 @@ from heimdall_lib.resolver import Resolver, ResolverPolicy
 from heimdall_lib.responder import ResponderPolicy
 from heimdall_lib.settings import RedisTarget, Settings
 from heimdall_lib.shared_cache.bus import Bus, Listener
-from heimdall_lib.shared_cache.client import Client, ClientOptions, connect
+from heimdall_lib.shared_cache.client import Client, ClientOptions, connect, probe
 from heimdall_lib.shared_cache.codec import Codec
 from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.shared_cache.redis_cache import RedisCache
+from heimdall_lib.shared_cache.roster import Roster
 from heimdall_lib.shared_cache.warming import NoWarming, Warming, WarmingBounds
 from heimdall_lib.stats import Stats
 from heimdall_lib.upstream.forwarder import ForwardingPlan
@@ -78,6 +82,7 @@ def redis_link(settings: Settings, target: RedisTarget, stats: Stats) -> Link:
         slow_seconds=settings.redis_read_budget,
         expected=not target.guessed,
         stats=stats,
+        trial=partial(probe, name=f"{settings.redis_key_prefix}:generation"),
     )
 
 
@@ -124,6 +129,12 @@ def redis_bus(
         listener=listener,
         stats=stats,
     )
+
+
+def redis_roster(settings: Settings, link: Link, *, replica: str, stats: Stats) -> Roster:
+    """Return this replica's place among those that share the Redis behind ``link``."""
+    prefix, host = settings.redis_key_prefix, socket.gethostname()
+    return Roster(link, prefix=prefix, replica=replica, host=host, version=__version__, stats=stats)
 
 
 def worker_count(settings: Settings) -> int:

@@ -10,7 +10,7 @@ checked before it is believed; nothing here opens the breaker but the loss of Re
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, NamedTuple, Protocol
@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 
 class Told(NamedTuple):
-    """How many replicas a flush was sent to, this one included, and how many have forgotten."""
+    """How many replicas are to hear of a flush, this one included, and how many have forgotten."""
 
     expected: int
     acknowledged: int
@@ -92,10 +92,10 @@ class Bus:
         self._stopping.set()
         self._thread.join(timeout)
 
-    def tell(self, flush: Flush) -> Told:
-        """Let every other replica forget, and wait until all have, for ``ACK_SECONDS`` at most.
+    def tell(self, flush: Flush, present: Collection[str] = ()) -> Told:
+        """Let every other replica forget, and wait until all who hear it have, for ``ACK_SECONDS`` at most.
 
-        Raises SharedCacheError when they could not be told.
+        Who is ``present`` but does not hear is expected all the same. Raises SharedCacheError when none could be told.
         """
         number = secrets.token_hex(8)
         self._generation = max(self._link.now(), self._generation + 1)
@@ -115,7 +115,9 @@ class Bus:
         finally:
             del self._acks[number]
         # Its own message comes back to it, unless it does not hear; but it has forgotten in any case.
-        return Told(listeners + (self._replica not in heard), len(heard | {self._replica}))
+        listeners += self._replica not in heard
+        heard.add(self._replica)
+        return Told(max(listeners, len(heard.union(present))), len(heard))
 
     def _keep(self) -> None:
         retry = _FIRST_RETRY_SECONDS

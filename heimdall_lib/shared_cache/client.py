@@ -195,6 +195,12 @@ def _reply(connection: AbstractConnection) -> object:
     return reply
 
 
+def probe(client: Client, name: str) -> bytes | None:
+    """Read one key, as queries do: a server that is loading, or a user who may not, refuses that and tells the time."""
+    (reply,) = converse(home(client, name), [encode("GET", name)], replies=1)
+    return value_of(reply)
+
+
 def clock(client: Client) -> float:
     """Return the time on Redis's clock, in seconds since its epoch."""
     seconds, microseconds = client.time()

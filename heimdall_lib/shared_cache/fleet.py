@@ -14,6 +14,8 @@ from heimdall_lib.shared_cache.clearing import Cleared, clear
 from heimdall_lib.shared_cache.client import Client, converse, encode, home
 from heimdall_lib.shared_cache.codec import Codec, RejectedValueError, redis_key
 from heimdall_lib.shared_cache.link import Link
+from heimdall_lib.shared_cache.roster import Roster
+from heimdall_lib.tally import ReplicaState
 
 CLEAR_SECONDS = 10.0
 OK, OFF = "ok", "off"
@@ -36,6 +38,12 @@ class Fleet(Protocol):
     def look(self, keys: Sequence[bytes], view: str) -> tuple[str, Sequence[Found]]:
         """Return how Redis is, and what L2 has under cache keys in a view."""
 
+    def replicas(self) -> list[ReplicaState]:
+        """Return all who share, this one included, as they were known last; nobody is asked."""
+
+    def leave(self, timeout: float) -> None:
+        """Let nobody count on this replica any more; returns after ``timeout`` seconds at most."""
+
 
 class NoFleet:
     """A replica on its own."""
@@ -48,14 +56,22 @@ class NoFleet:
         """Find nothing."""
         return OFF, [NOTHING] * len(keys)
 
+    def replicas(self) -> list[ReplicaState]:
+        """Know of nobody."""
+        return []
+
+    def leave(self, _timeout: float) -> None:
+        """Leave nobody."""
+
 
 class RedisFleet:
     """Those who share a Redis."""
 
-    def __init__(self, link: Link, bus: Bus, *, codec: Codec, prefix: str) -> None:
-        """Use the link and the bus of this replica."""
+    def __init__(self, link: Link, bus: Bus, roster: Roster, *, codec: Codec, prefix: str) -> None:
+        """Use the link, the bus and the roster of this replica."""
         self._link = link
         self._bus = bus
+        self._roster = roster
         self._codec = codec
         self._prefix = prefix
 
@@ -63,7 +79,7 @@ class RedisFleet:
         """Tell the others first: once they have acknowledged, none puts back into L2 what is deleted there."""
         told, cleared = Told(1, 1), Cleared(0, complete=False)
         try:
-            told = self._bus.tell(flush)
+            told = self._bus.tell(flush, () if self._link.open else self._roster.present())
             known = [redis_key(self._prefix, view, key) for key in keys]
             cleared = clear(self._link, self._prefix, flush, known=known, seconds=CLEAR_SECONDS)
         except SharedCacheError as error:
@@ -80,6 +96,14 @@ class RedisFleet:
         except SharedCacheError as error:
             return f"{error.reason}: {error}", [NOTHING] * len(keys)
         return OK, [self._found(*found) for found in zip(names, keys, values, strict=True)]
+
+    def replicas(self) -> list[ReplicaState]:
+        """Return those whom the roster has."""
+        return self._roster.describe()
+
+    def leave(self, timeout: float) -> None:
+        """Leave the roster."""
+        self._roster.leave(timeout)
 
     def _found(self, name: str, key: bytes, value: bytes) -> Found:
         try:

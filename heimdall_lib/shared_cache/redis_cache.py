@@ -78,7 +78,7 @@ class RedisCache:
         self._write_fault = ""
         self._reads: Batches[_Read] = Batches(size=_BATCH, bound=_MAX_WAITING_READS)
         self._writes: Batches[_Write] = Batches(size=_BATCH, bound=_MAX_WAITING_WRITES)
-        targets = [self._serve_reads] * _READERS + [self._serve_writes, link.keep]
+        targets = [self._serve_reads] * _READERS + [self._serve_writes, link.watch, link.keep]
         self._threads = [Thread(target=target, name=f"redis-{target.__name__}", daemon=True) for target in targets]
 
     def start(self) -> None:
@@ -91,11 +91,12 @@ class RedisCache:
         deadline = time.monotonic() + timeout
         self._reads.end()
         self._writes.end()
-        *workers, keeper = self._threads
+        *workers, watcher, keeper = self._threads
         for thread in workers:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._link.stop()
-        keeper.join(max(0.0, deadline - time.monotonic()))
+        for thread in (watcher, keeper):
+            thread.join(max(0.0, deadline - time.monotonic()))
         if self._writes:
             log.warning("Redis takes no writes: %d answers not shared", len(self._writes))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engines import REDIS
 from tests.support.processes import Launcher, RedisServer
 from tests.support.upstream import Upstream
 
@@ -29,9 +30,9 @@ def heimdall(upstream: Upstream) -> Iterator[Launcher]:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that runs."""
-    server = RedisServer(tmp_path)
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that runs; another engine for a test that is run on every one."""
+    server = RedisServer(tmp_path, engine=getattr(request, "param", REDIS))
     try:
         yield server.start()
     finally:

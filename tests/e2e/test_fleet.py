@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support import client
 from tests.support.client import addresses
+from tests.support.engines import ENGINES
 from tests.support.processes import PATIENCE, REPOSITORY, Heimdall, Launcher, RedisServer, environment, eventually
 from tests.support.upstream import Upstream
 
@@ -61,6 +63,7 @@ def ask_all(replicas: Sequence[Heimdall], name: str = NAME) -> list[list[str]]:
     return [addresses(each.ask(name)) for each in replicas]
 
 
+@pytest.mark.parametrize("redis", list(ENGINES.values()), ids=list(ENGINES), indirect=True)
 def test_what_is_flushed_at_one_replica_is_forgotten_by_all(
     replicas: list[Heimdall], upstream: Upstream, redis: RedisServer
 ) -> None:
@@ -130,6 +133,46 @@ def test_a_replica_that_hangs_is_missed_in_the_answer_and_forgets_when_it_goes_o
     assert "not complete" in done.stderr
     assert ask_all(replicas[:2]) == [[NEW]] * 2
     eventually(lambda: ask_all(replicas[2:]) == [[NEW]])
+
+
+def test_a_flush_is_not_complete_while_a_replica_is_cut_off_from_the_others(
+    replicas: list[Heimdall], redis: RedisServer
+) -> None:
+    redis.client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+    redis.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    wait_until_they_listen(redis, 0)
+    answer = flush(replicas[0], "all=true")
+    assert (answer["replicas"], answer["complete"]) == ({"expected": 3, "acknowledged": 1}, False)
+    redis.client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+    wait_until_they_listen(redis, 3)
+    answer = flush(replicas[0], "all=true")
+    assert (answer["replicas"], answer["complete"]) == ({"expected": 3, "acknowledged": 3}, True)
+
+
+def test_stats_show_the_fleet_and_who_stops_leaves_it(heimdall: Launcher, redis: RedisServer) -> None:
+    one = heimdall("--redis-url", redis.url)
+    one.wait_for_redis()
+    pair = heimdall("--redis-url", redis.url, "--workers", "2")
+    wait_until_they_listen(redis, 3)
+    eventually(lambda: sum(each["here"] for each in fleet(pair)) == 2)
+    eventually(lambda: len(fleet(pair)) == 3)
+    assert {each["host"] for each in fleet(pair)} == {socket.gethostname()}
+    assert all(each["seen_seconds_ago"] <= 30 for each in fleet(pair))
+    kept = redis.client.keys("heimdall:dns:cache:replica:*")
+    assert len(kept) == 3
+    assert all(0 < redis.client.ttl(key) <= 30 for key in (*kept, "heimdall:dns:cache:replicas"))
+    assert pair.stop() == 0
+    assert len(redis.client.keys("heimdall:dns:cache:replica:*")) == 1
+    answer = flush(one, "all=true")
+    assert (answer["replicas"], answer["complete"]) == ({"expected": 1, "acknowledged": 1}, True)
+
+
+def test_without_redis_there_is_no_fleet(heimdall: Launcher) -> None:
+    assert fleet(heimdall()) == []
+
+
+def fleet(at: Heimdall) -> list[dict[str, Any]]:
+    return list(json.loads(at.get("/stats").body)["fleet"])
 
 
 def test_without_redis_this_replica_forgets_and_says_so_and_the_others_when_it_is_back(

@@ -1,4 +1,4 @@
-"""A Redis of a test's own: started on a free port, told what to do, stopped, killed and started again."""
+"""A Redis, or another engine, of a test's own: started on a free port, told what to do, killed and started again."""
 
 import contextlib
 import os
@@ -17,6 +17,7 @@ import trustme
 
 from heimdall_lib.settings import Endpoint, RedisTarget, Secret
 from tests.fakes import PATIENCE, ThreadWithALoop, eventually, unused_port
+from tests.support.engines import REDIS
 
 
 @pytest.fixture(autouse=True)
@@ -29,23 +30,29 @@ def loops_go_with_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 class RedisServer:
     """One redis-server process that keeps nothing on disk; ``admin`` is a client of the test's own."""
 
-    def __init__(self, directory: Path, *arguments: str, port: int = 0, password: str = "") -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, engine: str = REDIS, port: int = 0, password: str = ""
+    ) -> None:
+        self.engine = engine
         self.port = port or unused_port()
         self.socket = directory / "redis.sock"
         self._directory = directory
         self._arguments = arguments
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
-        self.admin: Any = redis.Redis(
-            port=self.port, password=password or None, protocol=2, socket_timeout=PATIENCE, driver_info=None
-        )
+        self.admin = self.client(self.port, password)
+
+    @staticmethod
+    def client(port: int, password: str = "") -> Any:
+        """Return a client of the test's own of whatever listens on a port."""
+        return redis.Redis(port=port, password=password or None, protocol=2, socket_timeout=PATIENCE, driver_info=None)
 
     @property
     def target(self) -> RedisTarget:
         return RedisTarget("standalone", (Endpoint("127.0.0.1", self.port),), "test", password=Secret(self._password))
 
     def start(self) -> None:
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
+        command = [self.engine, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
         command += ["--unixsocket", str(self.socket), "--save", "", "--appendonly", "no", "--daemonize", "no"]
         if self._password:
             command += ["--requirepass", self._password]
@@ -54,7 +61,7 @@ class RedisServer:
 
     def answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, "redis-server did not start"
+        assert self._process.poll() is None, f"{self.engine} did not start"
         try:
             return bool(self.admin.ping())
         except redis.RedisError:
@@ -93,7 +100,13 @@ StartRedis = Callable[..., RedisServer]
 
 
 @pytest.fixture
-def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+def engine(request: pytest.FixtureRequest) -> str:
+    """The server's program: Redis's, unless the test is run on every engine."""
+    return getattr(request, "param", REDIS)
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path, engine: str) -> Iterator[StartRedis]:
     """Start Redis with some arguments; every one is ended with the test."""
     with ExitStack() as stack:
         count = 0
@@ -103,7 +116,7 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
             count += 1
             directory = tmp_path / f"redis-{count}"
             directory.mkdir()
-            server = RedisServer(directory, *arguments, **options)
+            server = RedisServer(directory, *arguments, engine=engine, **options)
             stack.callback(server.close)
             server.start()
             return server

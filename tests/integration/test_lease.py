@@ -17,6 +17,7 @@ from heimdall_lib.shared_cache.codec import Codec, StoredAnswer
 from heimdall_lib.shared_cache.lease import LEASE, Leases, Wanted
 from tests.fakes import Lines, Threads, eventually, good_reply, parsed, unused_port
 from tests.integration.conftest import RedisServer, StartRedis, Tls, fill_up, start_cluster
+from tests.support.engines import on_every_engine
 
 KEY = parsed().key
 PASSWORD = "hunter2"
@@ -104,9 +105,11 @@ def check_leases(one: Replica, other: Replica) -> None:
 
 
 class TestWhoIsToFetch:
+    @on_every_engine
     def test_the_first_who_finds_nothing(self, replica: Replica, replica_of: Join, redis_server: RedisServer) -> None:
         check_leases(replica, replica_of(redis_server.target))
 
+    @on_every_engine
     def test_one_of_many_at_the_same_moment(self, replica: Replica) -> None:
         spawn, results = Threads(), list[Result]()
         replica.read("warm")
@@ -142,6 +145,7 @@ class TestWhoIsToFetch:
         replica.read_all(wanted)
         assert [result[1] for result in replica.read_all(wanted)] == [True, False, False, True]
 
+    @on_every_engine
     def test_ages_to_the_millisecond_and_lifetimes_of_many_years(
         self, replica: Replica, redis_server: RedisServer
     ) -> None:
@@ -169,6 +173,7 @@ class TestWhoIsToFetch:
         eventually(lambda: not replica.read(lease=100)[1])
         assert time.monotonic() - started >= 0.09
 
+    @on_every_engine
     def test_a_lease_is_over_by_itself(self, replica: Replica, redis_server: RedisServer) -> None:
         replica.read(lease=LONG)
         assert LONG - 5000 < redis_server.admin.pttl(NAME + LEASE) <= LONG
@@ -186,6 +191,7 @@ class TestRoundTrips:
                     seen.append(entry["command"].split()[0])
         return seen
 
+    @on_every_engine
     def test_a_miss_costs_one(self, replica: Replica, redis_server: RedisServer) -> None:
         replica.read("warm")
         assert self.watched(redis_server, replica.read) == ["EVALSHA"]
@@ -196,6 +202,7 @@ class TestRoundTrips:
         replica.read("warm")
         assert self.watched(redis_server, replica.read) == ["EVALSHA"]
 
+    @on_every_engine
     def test_a_batch_costs_one(self, replica: Replica, redis_server: RedisServer) -> None:
         replica.read("warm")
         wanted = [Wanted(f"n{number}", NEVER) for number in range(100)]
@@ -204,6 +211,7 @@ class TestRoundTrips:
     def test_the_first_since_redis_started_costs_two(self, replica: Replica, redis_server: RedisServer) -> None:
         assert self.watched(redis_server, replica.read) == ["EVALSHA", "SCRIPT", "EVALSHA"]
 
+    @on_every_engine
     def test_so_does_the_first_after_a_script_flush(self, replica: Replica, redis_server: RedisServer) -> None:
         replica.read("warm")
         redis_server.admin.script_flush()
@@ -230,6 +238,7 @@ class TestLayouts:
         target = RedisTarget("sentinel", hosts, "test", service_name="mymaster")
         check_leases(replica_of(target), replica_of(target))
 
+    @on_every_engine
     def test_a_cluster(self, start_redis: StartRedis, replica_of: Join) -> None:
         servers = start_cluster(start_redis)
         target = replace(servers[0].target, topology="cluster")
@@ -250,6 +259,7 @@ class TestLayouts:
 
 
 class TestAnIllRedis:
+    @on_every_engine
     def test_a_full_one_is_read_and_gives_no_leases(self, replica: Replica, redis_server: RedisServer) -> None:
         redis_server.admin.set(NAME, value())
         replica.read("warm")
@@ -271,6 +281,7 @@ class TestAnIllRedis:
         assert redis_server.admin.info("stats")["evicted_keys"] >= 10
         assert [replica.read("none"), replica.read("none")] == [(None, False), (None, True)]
 
+    @on_every_engine
     def test_a_read_only_replica_is_read_and_gives_no_leases(self, replica: Replica, redis_server: RedisServer) -> None:
         redis_server.admin.set(NAME, value())
         redis_server.admin.replicaof("127.0.0.1", unused_port())
@@ -293,6 +304,7 @@ class TestAnIllRedis:
         assert reason(replica.read) == "response"
 
     @pytest.mark.parametrize("command", [("LPUSH", "x"), ("HSET", "x", "y"), ("SADD", "x")])
+    @on_every_engine
     def test_another_type_under_the_values_key_is_a_miss(
         self, replica: Replica, redis_server: RedisServer, command: tuple[str, ...]
     ) -> None:
@@ -350,6 +362,7 @@ class TestAccess:
         assert multi_set(replica.client, [(NAME, value(), 60)]) == [None]
         assert replica.read()[0] == value()
 
+    @on_every_engine
     def test_what_the_documentation_allows_is_enough(
         self, redis_server: RedisServer, replica_of: Join, lines: Lines
     ) -> None:
@@ -383,6 +396,7 @@ class TestAccess:
         [("+get", "+set"), ("+get", "+set", "+evalsha"), ("+get", "+set", "+script|load")],
         ids=["no script", "no loading", "no running"],
     )
+    @on_every_engine
     def test_without_scripts_leases_are_taken_all_the_same(
         self, user: Callable[..., Replica], lines: Lines, commands: tuple[str, ...]
     ) -> None:

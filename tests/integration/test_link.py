@@ -19,6 +19,7 @@ from heimdall_lib.shared_cache.link import Link
 from heimdall_lib.stats import Stats
 from tests.fakes import PATIENCE, Lines, eventually
 from tests.integration.conftest import RedisServer, after, fill_up
+from tests.support.engines import on_every_engine
 
 DOWN = "WARNING Redis at the test's is not in use"
 UP = "INFO Redis at the test's is in use"
@@ -55,10 +56,15 @@ class Kept:
     link: Link
     stats: Stats
     thread: Thread = field(init=False)
+    watcher: Thread | None = None
 
     def start(self) -> None:
         self.thread = Thread(target=self.link.keep)
         self.thread.start()
+
+    def watch(self) -> None:
+        self.watcher = Thread(target=self.link.watch)
+        self.watcher.start()
 
     def up(self) -> bool:
         return self.state() == (False, True, False)
@@ -80,6 +86,9 @@ class Kept:
         self.link.stop()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
+        if self.watcher is not None:
+            self.watcher.join(PATIENCE)
+            assert not self.watcher.is_alive()
 
 
 Keep = Callable[..., Kept]
@@ -244,6 +253,40 @@ class TestBreaker:
             kept.link.run("get", lambda _: None)
         assert kept.up()
 
+    def test_what_is_under_way_for_too_long_opens_it_before_it_ends(
+        self, kept: Kept, scripted: ScriptedRedis, lines: Lines
+    ) -> None:
+        """A name that is not resolved, say: no timeout of a socket ends that."""
+        self.stay_down(scripted)
+        found = Event()
+        hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))
+        hanging.start()
+        kept.watch()
+        eventually(kept.down)
+        assert hanging.is_alive()
+        found.set()
+        hanging.join(PATIENCE)
+        assert "slow: get is under way for " in list(lines)[-1]
+        scripted.answer = (1_000_000, 0)
+        eventually(kept.up)
+
+    def test_while_others_succeed_one_that_hangs_does_not(self, kept: Kept) -> None:
+        found = Event()
+        hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))
+        hanging.start()
+        kept.watch()
+        until = after(0.5)
+        while not until():
+            kept.link.run("get", lambda _: None)
+        assert kept.up()
+        found.set()
+        hanging.join(PATIENCE)
+
+    def test_what_is_under_way_in_bulk_may_be_slow(self, kept: Kept) -> None:
+        kept.watch()
+        kept.link.run("scan", lambda _: Event().wait(0.5), bulk=True)
+        assert kept.up()
+
     def test_it_closes_by_itself_and_says_so_once(self, kept: Kept, scripted: ScriptedRedis, lines: Lines) -> None:
         self.stay_down(scripted)
         for _ in range(7):
@@ -339,6 +382,24 @@ class TestClock:
         eventually(lambda: kept.link.now() >= 2_000_000_000)
         assert kept.up()
 
+    def test_one_that_took_long_does_not_replace_a_better_one_of_the_same_clock(self, keep: Keep) -> None:
+        class Slow(ScriptedRedis):
+            wait = 0.0
+
+            def time(self) -> Any:
+                Event().wait(self.wait)
+                self.asked += 1
+                return divmod(int(time.monotonic() * 1e6), 1_000_000)
+
+        slow = Slow()
+        kept = keep(lambda: slow)
+        eventually(kept.up)
+        slow.wait = 1.0  # half of which it seems to be wrong
+        kept.link._clock_due = 0.0
+        eventually(lambda: slow.asked == 2)
+        kept.stop()
+        assert kept.link.now() == pytest.approx(time.monotonic() * 1000, abs=250)
+
 
 class TestStop:
     def test_the_connections_are_closed(self, keep: Keep, scripted: ScriptedRedis) -> None:
@@ -360,12 +421,14 @@ class TestRedis:
         eventually(kept.up)
         return kept
 
+    @on_every_engine
     def test_its_clock(self, keep: Keep, redis_server: RedisServer) -> None:
         kept = self.link_to(redis_server, keep)
         seconds, microseconds = redis_server.admin.time()
         assert kept.link.now() == pytest.approx(seconds * 1000 + microseconds / 1000, abs=200)
 
     @pytest.mark.parametrize("reason", ["connection", "timeout"])
+    @on_every_engine
     def test_it_dies_or_hangs_and_comes_back(
         self, keep: Keep, redis_server: RedisServer, lines: Lines, reason: str
     ) -> None:

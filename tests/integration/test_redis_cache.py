@@ -37,6 +37,7 @@ from tests.fakes import (
     unused_port,
 )
 from tests.integration.conftest import RedisServer, StartRedis, after, fill_up
+from tests.support.engines import on_every_engine
 
 KEY = parsed().key
 VIEW = "view"
@@ -353,6 +354,7 @@ class TestContract:
 
 
 class TestReads:
+    @on_every_engine
     def test_those_that_wait_together_go_out_together(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         replica.read()  # Redis has the script from now on
         redis_server.admin.config_resetstat()
@@ -377,6 +379,7 @@ class TestReads:
         redis_server.resume()
         assert wait(first) == NOTHING
 
+    @on_every_engine
     def test_ages_are_told_on_redis_clock(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.admin.set(name_of(), value(KEY, redis_server, age=100), ex=200)
         found = replica.read()

@@ -27,6 +27,7 @@ from heimdall_lib.shared_cache.client import (
 )
 from tests.fakes import StreamServer, Threads, eventually, unused_port
 from tests.integration.conftest import RedisServer, StartRedis, Tls, after, fill_up, start_cluster
+from tests.support.engines import on_every_engine
 
 OPTIONS = ClientOptions(timeout=5.0)
 
@@ -72,6 +73,7 @@ def check_reads_and_writes(client: Client) -> None:
 
 
 class TestLayouts:
+    @on_every_engine
     def test_one_server(self, redis_server: RedisServer, client_of: Connect) -> None:
         check_reads_and_writes(client_of(redis_server.target))
 
@@ -80,11 +82,13 @@ class TestLayouts:
         multi_set(client, [("name", b"value", 10)])
         assert redis_server.admin.info("keyspace")["db3"]["keys"] == 1
 
+    @on_every_engine
     def test_a_unix_socket(self, redis_server: RedisServer, client_of: Connect) -> None:
         client = client_of(RedisTarget("unix", (), "test", path=str(redis_server.socket), database=2))
         check_reads_and_writes(client)
         assert redis_server.admin.info("keyspace")["db2"]["keys"] == 20
 
+    @on_every_engine
     def test_a_password(self, start_redis: StartRedis, client_of: Connect) -> None:
         check_reads_and_writes(client_of(start_redis(password="hunter2").target))
 
@@ -280,6 +284,7 @@ class TestFaults:
         assert reason(client_of(target("standalone", deaf_port), ClientOptions(0.1)).time) == "timeout"
         assert time.monotonic() - started < 2
 
+    @on_every_engine
     def test_a_server_that_hangs(self, redis_server: RedisServer, client_of: Connect) -> None:
         client = client_of(redis_server.target, ClientOptions(0.1))
         client.time()
@@ -302,6 +307,7 @@ class TestFaults:
         client = client_of(target("standalone", server.port, password=Secret(password)))
         assert reason(client.time) == "auth"
 
+    @on_every_engine
     def test_a_full_server(self, redis_server: RedisServer, client_of: Connect) -> None:
         client = client_of(redis_server.target)
         multi_set(client, [("name", b"value", 100)])
@@ -310,6 +316,7 @@ class TestFaults:
         assert [reason_of(result) for result in results if isinstance(result, Exception)] == ["oom"]
         assert multi_get(client, ["name"]) == [b"value"]
 
+    @on_every_engine
     def test_a_replica(self, redis_server: RedisServer, client_of: Connect) -> None:
         client = client_of(redis_server.target)
         redis_server.admin.replicaof("127.0.0.1", unused_port())
@@ -317,6 +324,7 @@ class TestFaults:
         assert [reason_of(result) for result in results if isinstance(result, Exception)] == ["readonly"] * 2
         assert multi_get(client, ["name"]) == [None]
 
+    @on_every_engine
     def test_a_server_that_cannot_persist(self, start_redis: StartRedis, client_of: Connect, tmp_path: Path) -> None:
         server = start_redis("--stop-writes-on-bgsave-error", "yes", "--dbfilename", "missing.rdb")
         client = client_of(server.target)

@@ -30,6 +30,7 @@ from heimdall_lib.stats import Stats
 from heimdall_lib.tally import WarmingState
 from tests.fakes import PATIENCE, Lines, ScriptedUpstreams, Threads, address_in, ask, eventually, good_reply, parsed
 from tests.integration.conftest import RedisServer, StartRedis, fill_up, start_cluster
+from tests.support.engines import on_every_engine
 
 PREFIX = "heimdall:dns:cache"
 VIEW = "upstreams-view"
@@ -210,6 +211,7 @@ def lines() -> Iterator[Lines]:
 
 
 class TestTakingOver:
+    @on_every_engine
     def test_what_l2_has_is_in_l1_and_nobody_else_is_asked(self, contents: Contents, replica_of: MakeReplica) -> None:
         contents.put(*range(200))
         replica = replica_of()
@@ -337,6 +339,7 @@ def holds(server: RedisServer, name: str) -> bool:
 
 
 class TestOrder:
+    @on_every_engine
     def test_the_most_used_come_first(self, contents: Contents, replica_of: MakeReplica) -> None:
         contents.put(*range(250))
         contents.rank({number: number for number in range(230)})
@@ -635,6 +638,7 @@ class TestWhenRedisIsIll:
         eventually(lambda: contents.admin.zcard(contents.ranking()) == 1)
         replica.stop()
 
+    @on_every_engine
     def test_the_user_that_the_documentation_makes_may_do_all_of_it(
         self, contents: Contents, redis_server: RedisServer, replica_of: MakeReplica
     ) -> None:
@@ -654,6 +658,7 @@ class TestWhenRedisIsIll:
 class TestSharing:
     """What clients ask for becomes the order in which others warm."""
 
+    @on_every_engine
     def test_replicas_add_up_what_their_clients_ask_for(self, contents: Contents, replica_of: MakeReplica) -> None:
         one, other = replica_of(), replica_of()
         for each in (one, other):

@@ -23,13 +23,14 @@ import redis
 
 from tests.support import client
 from tests.support.client import Address, HttpAnswer
+from tests.support.engines import REDIS
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 20.0
 """Seconds after which what should have happened counts as not happening: only a failing test waits so long."""
 
 _HOST = "127.0.0.1"
-_LEASE = ":lease"
+_NO_VALUES = (":lease", ":replicas"), ":replica:"
 _OWN_VARIABLES = ("HEIMDALL_", "KUBERNETES_", "REDIS_URL", "SSL_CERT_")
 _LISTENING = re.compile(r"listening on (\S+) port (\d+), UDP and TCP")
 _HTTP = re.compile(r"HTTP on (\S+) port (\d+)")
@@ -254,8 +255,11 @@ class Launcher:
 class RedisServer:
     """A redis-server on a port of its own that keeps nothing on disk, and can be killed, frozen and started again."""
 
-    def __init__(self, directory: Path, *, password: str = "", unix_socket: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, password: str = "", unix_socket: Path | None = None, engine: str = REDIS
+    ) -> None:
         """Choose a port; ``start`` starts it there. With ``unix_socket`` it listens there as well."""
+        self._engine = engine
         self.directory = directory
         self.port = free_port()
         self._password = password
@@ -274,7 +278,7 @@ class RedisServer:
 
     def start(self) -> Self:
         command = [
-            program("redis-server"),
+            program(self._engine),
             "--bind",
             _HOST,
             "--port",
@@ -312,7 +316,9 @@ class RedisServer:
     def stored(self, name: str = "") -> list[str]:
         """Return the keys of values in which ``name`` stands between colons; all of them without a name."""
         found = sorted(key.decode() for key in self._client.keys("*"))
-        return [key for key in found if not key.endswith(_LEASE) and (not name or f":{name}:" in key)]
+        endings, part = _NO_VALUES
+        values = [key for key in found if not key.endswith(endings) and part not in key]
+        return [key for key in values if not name or f":{name}:" in key]
 
     def wait_for_key(self, name: str) -> str:
         """Return the one key for ``name``, once it is stored."""
@@ -322,7 +328,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.running, f"redis-server did not start:\n{self._process.log}"
+        assert self._process.running, f"{self._engine} did not start:\n{self._process.log}"
         try:
             return bool(self._client.ping())
         except redis.ConnectionError:

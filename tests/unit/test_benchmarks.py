@@ -9,14 +9,15 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from dns import message, rcode, rdatatype
 
 from benchmarks import delay, dns, dnsperf, figures, goals, plots, report, svg, zone
-from benchmarks.__main__ import main, parser
+from benchmarks.__main__ import DOCUMENTS, main, parser
 from benchmarks.dnsperf import Load
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import Cores
@@ -26,8 +27,10 @@ from benchmarks.prober import Probe, probe
 from benchmarks.processes import Nursery
 from benchmarks.progress import Progress
 from benchmarks.results import HEIMDALL, Results, Row, ScenarioResult
-from benchmarks.scenarios import SCENARIOS, flood
+from benchmarks.scenarios import SCENARIOS, flood, sizes
 from benchmarks.scenarios.fleet import tiers, zipf
+from benchmarks.scenarios.hung import phases
+from benchmarks.scenarios.sizes import KINDS
 from benchmarks.server import metric_sum
 
 REPOSITORY = Path(__file__).parents[2]
@@ -293,6 +296,33 @@ def test_a_flood_of_names_that_are_asked_for_once_leaves_the_working_set_in_l1()
     assert shares[flood.plain, 10] < 80
 
 
+# Redis that stops, and what it holds
+
+
+def test_latencies_are_told_apart_by_when_the_breaker_opened() -> None:
+    found = Probe([1_000, 2_000, 30_000, 20_000, 3_000, -1, 4_000], 0.7, [0, 1, 2, 3, 4, 5, 6])
+    assert phases(found, 2, 4) == {
+        "calm_p99_us": 2.0,
+        "opening_p99_us": 30.0,
+        "after_p50_us": 3.0,
+        "after_p99_us": 4.0,
+        "lost": 1,
+    }
+    with pytest.raises(BenchmarkError, match="outside"):
+        phases(found, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, f"k{number}-00001.shop.example") for number, kind in enumerate(KINDS)]
+)
+def test_what_is_weighed_is_an_answer_of_its_kind(kind: tuple[str, str, Sequence[str]], name: str) -> None:
+    title, rdtype, lines = kind
+    answered = message.from_wire(sizes.answer(message.make_query(name, rdtype).to_wire()))
+    assert sum(len(rrset) for rrset in answered.answer) == len(lines)
+    assert (answered.rcode() == rcode.NXDOMAIN) == title.startswith("NXDOMAIN") == bool(answered.authority)
+    assert any(rrset.rdtype == rdatatype.RRSIG for rrset in answered.answer) == ("signed" in title)
+
+
 # Results and the report
 
 
@@ -366,13 +396,13 @@ def test_a_marker_that_means_nothing_is_an_error() -> None:
         report.rewrite("<!-- benchmark: l9 -->\n<!-- end -->\n", results())
 
 
-def test_the_document_has_a_place_for_everything_and_says_what_the_committed_results_say() -> None:
-    document = (REPOSITORY / "docs" / "performance.md").read_text()
+def test_everything_has_one_place_in_the_documents_which_say_what_the_committed_results_say() -> None:
+    documents = [path.read_text() for path in DOCUMENTS]
     for name in (*SCENARIOS, "machine", "goals", "missing"):
-        assert f"<!-- benchmark: {name} -->\n" in document
+        assert "".join(documents).count(f"<!-- benchmark: {name} -->\n") == 1
     committed = REPOSITORY / "docs" / "performance" / "results.json"
     if committed.exists():
-        assert report.rewrite(document, Results.load(committed)) == document
+        assert [report.rewrite(document, Results.load(committed)) for document in documents] == documents
 
 
 def test_goals_are_judged() -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from heimdall_lib.stats import DROP_REASONS, DURATION_BUCKETS, SOURCES, Histogram, Stats
+from heimdall_lib.stats import DROP_REASONS, DURATION_BUCKETS, SOURCES, Histogram, Stats, ratio
 
 
 def test_buckets_grow_from_fifty_microseconds_on() -> None:
@@ -106,3 +106,7 @@ def test_who_was_turned_away_by_a_limit_was_heard_and_who_sent_nonsense_was_not_
     for number, reason in enumerate(DROP_REASONS):
         stats.dropped[reason] = 10**number
     assert stats.turned_away == stats.dropped["rate_limit"] + stats.dropped["connection_limit"]
+
+
+def test_a_ratio_is_the_share_of_hits_and_none_of_nothing() -> None:
+    assert (ratio(1, 2), ratio(0, 1), ratio(3, 0), ratio(0, 0)) == (0.3333, 0.0, 1.0, None)

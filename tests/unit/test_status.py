@@ -10,7 +10,7 @@ import pytest
 from heimdall_lib import __version__
 from heimdall_lib.stats import Stats
 from heimdall_lib.status import Status
-from heimdall_lib.tally import Reading, WarmingState, WorkerState
+from heimdall_lib.tally import Reading, ReplicaState, WarmingState, WorkerState
 from heimdall_lib.top_names import Asked, TopNames
 from tests.fakes import eventually
 
@@ -45,7 +45,7 @@ def test_the_parts_and_that_they_are_json(house: House) -> None:
     described = house.status.describe(names=False, series=False)
     assert list(described) == [
         *("version", "host", "uptime_seconds", "ready", "not_ready"),
-        *("queries", "last_minute", "l1", "l2", "upstreams", "settings"),
+        *("queries", "last_minute", "l1", "l2", "upstreams", "fleet", "settings"),
     ]
     assert json.loads(json.dumps(described)) == described
     assert (described["version"], described["host"]) == (__version__, socket.gethostname())
@@ -188,6 +188,25 @@ def test_workers_when_there_are_any(house: House) -> None:
     house.reading = Reading(house.stats, workers=(state,))
     assert house.described("workers") == [
         {"number": 1, "pid": 4711, "up": True, "uptime_seconds": 2.5, "queries": 3, "restarts": 0}
+    ]
+
+
+def test_the_fleet_and_that_there_is_none_without_redis(house: House) -> None:
+    assert house.described("fleet") == []
+    replica = ReplicaState("0123456789abcdef", "pod-1", "1.0", 60.5, 2.5, 12.5, 0.9, None, here=True)
+    house.reading = Reading(house.stats, fleet=(replica,))
+    assert house.described("fleet") == [
+        {
+            "id": "0123456789abcdef",
+            "host": "pod-1",
+            "version": "1.0",
+            "uptime_seconds": 60.5,
+            "seen_seconds_ago": 2.5,
+            "queries_per_second": 12.5,
+            "l1_hit_ratio": 0.9,
+            "l2_hit_ratio": None,
+            "here": True,
+        }
     ]
 
 

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from heimdall_lib.stats import Stats
-from heimdall_lib.tally import Plain, Reading, Tally, WarmingState, WorkerState, is_cold, plain, queries
+from heimdall_lib.tally import (
+    Plain,
+    Reading,
+    ReplicaState,
+    Tally,
+    WarmingState,
+    WorkerState,
+    is_cold,
+    plain,
+    queries,
+)
 
 FIRST, SECOND = "udp://192.0.2.1:53", "udp://192.0.2.2:53"
 
@@ -112,6 +122,19 @@ def test_warming_is_as_far_as_who_has_most_before_it(states: list[WarmingState],
 
 def test_a_process_is_as_cold_as_its_warming_says() -> None:
     assert [is_cold(read(1, warming=state)) for state in (WAITING, RUNNING, DONE, OFF)] == [True, True, False, False]
+
+
+def seen(replica: str, ago: float, *, host: str = "pod", here: bool = False) -> ReplicaState:
+    return ReplicaState(replica, host, "1.0", 60.0, ago, 5.0, 0.5, None, here=here)
+
+
+def test_the_fleet_is_everybody_whom_a_process_knows_as_the_last_to_see_it_did() -> None:
+    one = read(1, fleet=(seen("a", 1.0, here=True), seen("b", 3.0), seen("c", 2.0, host="another")))
+    other = read(1, fleet=(seen("a", 4.0), seen("b", 2.0, here=True)))
+    expected = [seen("c", 2.0, host="another"), seen("a", 1.0, here=True), seen("b", 2.0, here=True)]
+    assert Tally().total([one, other]).fleet == expected
+    assert Tally().total([other, one]).fleet == expected
+    assert Tally().total([]).fleet == []
 
 
 class TestEnded:
