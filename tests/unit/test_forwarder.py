@@ -16,7 +16,7 @@ from heimdall_lib.upstream.server import Upstream
 from tests.fakes import DatagramServer, address_in, ask, eventually, parsed, reply_to, unused_port
 
 KEY = parsed().key
-SECONDS = 5.0  # for a whole query, where a test does not say otherwise
+SECONDS = 15.0  # for a whole query, where a test does not say otherwise
 
 Reply = Callable[[bytes], Sequence[bytes]]
 
@@ -45,7 +45,7 @@ def key(name: str) -> bytes:
     return parsed(ask(name)).key
 
 
-_PATIENT = 0.5
+_PATIENT = 1.5
 """Seconds after which a server that is well has answered, however busy the machine is."""
 
 
@@ -292,6 +292,7 @@ class TestResting:
         net.go_by(servers=(udp(server.port),), timeout=0.02)
         net.refusal()
         assert net.upstreams()[0].resting
+        eventually(lambda: len(server.queries) == net.upstreams()[0].describe()["queries"])
         net.go_by(servers=tuple(udp(each.port) for each in (server, *others)), timeout=_PATIENT)
 
     @pytest.mark.parametrize("policy", ["sequential", "fastest", "random"])
