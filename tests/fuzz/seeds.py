@@ -244,6 +244,14 @@ def _replies_by_hand() -> Iterable[Seed]:
         dns.record(b"\1a" + struct.pack("!H", 0xC000 | 12 + len(asked) + 14 * n), dns.NS, 1, b"") for n in range(130)
     ]
     yield reply("owners compressed again and again", *hops)
+    for times in (16, 17):
+        way, last = b"\0", 12 + len(asked) + 12
+        for _ in range(times - 1):
+            way, last = way + b"\1a" + (0xC000 | last).to_bytes(2, "big"), 12 + len(asked) + 12 + len(way)
+        pointer, count = (0xC000 | last).to_bytes(2, "big"), 4600
+        head = _header(flags=dns.QR, answer=count + 1)
+        aliases = (dns.record(pointer, dns.CNAME, 1, pointer), count)
+        yield Seed(f"64 KiB of names with {times} pointers", (head, asked, dns.record(own, dns.TXT, 1, way), aliases))
     yield Seed(
         "a question in another case", (_header(flags=dns.QR, answer=1), dns.question("WWW.example.COM."), address)
     )
@@ -300,7 +308,7 @@ def values() -> Iterable[Seed]:
     yield Seed("a header cut short", (good[:18],))
     yield Seed("nothing", (b"",))
     yield Seed("text", (b"HD, or so it seems",))
-    for size in (65535, 65536, 50_000_000):
+    for size in (65535, 65536, 100_000_000):
         bomb = zlib.compress(bytes(size), 9)
         yield Seed(f"{size} octets, compressed", (good[:3] + b"\1" + good[4:17] + b"\xff\xff", *_runs(bomb)))
     packed = zlib.compress(messages["an address"])

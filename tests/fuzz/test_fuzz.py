@@ -40,7 +40,12 @@ def test_nor_does_what_is_made_of_it(name: str) -> None:
 
 
 def test_the_corpus_is_what_its_script_makes() -> None:
-    assert {file.name: file.read_text("ascii") for file in corpus.DIRECTORY.glob("*.txt")} == seeds.texts()
+    kept = {file.name: file.read_text("ascii") for file in corpus.DIRECTORY.glob("*.txt")}
+    made = seeds.texts()
+    # What zlib writes is another thing with every version of it.
+    values = [[each.name for each in corpus.read(text.pop("value.txt"))] for text in (kept, made)]
+    assert values[0] == values[1]
+    assert kept == made
 
 
 def test_an_input_is_read_as_it_was_written() -> None:

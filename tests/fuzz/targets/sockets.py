@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 from heimdall_lib.channel import Channel
@@ -313,6 +314,11 @@ class ChannelTarget(TextTarget):
             b"1" * 5000,
         ),
     )
+
+    def vary(self, random: Random) -> bytes:
+        """Return lines that are sound, with some faults behind them or before."""
+        harmed = super().vary(random)
+        return random.choice((harmed, random.choice(self.inputs) + harmed, self.pieces[0] + harmed))
 
     def check(self, data: bytes) -> str:
         """Who asks has an answer or learns that there is none; the channel ends with the other side."""
