@@ -23,10 +23,9 @@ from benchmarks.processes import Child, Nursery
 from benchmarks.progress import Progress
 from benchmarks.server import Server
 from benchmarks.soak_clients import Clients
-from benchmarks.soak_judge import Sample, Verdict, judge, table
+from benchmarks.soak_judge import ROUND_SECONDS, Sample, Verdict, judge, table
 from benchmarks.soak_upstream import Upstream
 
-_ROUND_SECONDS = 120.0
 _SAMPLE_SECONDS = 5.0
 _START_SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
@@ -87,7 +86,7 @@ class Soak:
         begin = 0.0
         while True:
             yield from ((begin + at, what, act) for at, what, act in self._events)
-            begin += _ROUND_SECONDS
+            begin += ROUND_SECONDS
 
     def _start_server(self) -> Server:
         port, http_port = dns.free_port(), dns.free_port()
@@ -169,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
             return 1
     progress.done()
     # The first round brings everything to its height: caches, pools and the memory that Python keeps.
-    warm_up = min(seconds / 3, 2 * _ROUND_SECONDS)
+    warm_up = min(seconds / 3, 2 * ROUND_SECONDS)
     return report(judge(samples, warm_up), soak.clients, seconds, warm_up)
 
 

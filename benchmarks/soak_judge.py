@@ -1,8 +1,9 @@
 """What the samples of a soak say: whether anything grows.
 
-A figure's growth is its Theil-Sen slope (the median of the slopes between all pairs of samples, which outages and other
-spikes do not move) times the time that it was watched, after a warm-up. It may not exceed what the figure moves by
-itself: a part of its median, and a few.
+A figure's growth is its Theil-Sen slope (the median of the slopes between pairs of samples, which spikes do not move)
+times the time that it was watched, after a warm-up. Only samples that are whole rounds apart are paired: what fills up
+between one flush and the next does not grow. It may not exceed what the figure moves by itself: a part of its median,
+and a few.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
+ROUND_SECONDS = 120.0
+_APART_SECONDS = 3.0  # from a whole number of rounds, at most
 _MOST_SAMPLES = 400  # of which there are 80,000 pairs
 
 
@@ -77,10 +80,17 @@ def table(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Return the median slope between all pairs of points, or of some of them when there are very many."""
+    """Return the median slope between pairs of points whole rounds apart; of all pairs, in less than a round.
+
+    Some points do when there are very many.
+    """
     step = -(-len(points) // _MOST_SAMPLES)
-    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points[::step], 2) if x2 > x1]
-    return median(slopes) if slopes else 0.0
+    slopes: dict[bool, list[float]] = {False: [], True: []}
+    for (x1, y1), (x2, y2) in combinations(points[::step], 2):
+        off = (x2 - x1 + ROUND_SECONDS / 2) % ROUND_SECONDS - ROUND_SECONDS / 2
+        in_phase = x2 - x1 > ROUND_SECONDS / 2 and abs(off) <= _APART_SECONDS
+        slopes[in_phase].append((y2 - y1) / (x2 - x1))
+    return median(slopes[True] or slopes[False] or [0.0])
 
 
 def _verdict(figure: Figure, key: str, watched: Sequence[Sample]) -> Verdict:

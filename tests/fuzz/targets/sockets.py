@@ -40,10 +40,12 @@ from tests.fuzz.targets import reply
 from tests.fuzz.targets.texts import TextTarget
 from tests.support import messages
 
-_UPSTREAM_REASONS = {word: word for word in ("malformed", "network")}
+# A timeout is said as well of what over UDP is not believed and over TCP no reply: at once, not when the time is over.
+_UPSTREAM_REASONS = {word: word for word in ("malformed", "network", "timeout")}
 _REDIS_REASONS = {word: word for word in REASONS}
 _PATIENCE = 10.0  # of whoever waits for a thread of the target's own
 _SLACK = 3.0  # by which what has a time limit may be late on a busy machine
+_ASKING_SECONDS = 5.0
 _LARGEST_DATAGRAM = 60_000
 
 
@@ -127,13 +129,13 @@ class UpstreamTarget(TextTarget):
         upstream = Upstream(server, udp_size=1232, stats=UpstreamStats())
         began = time.monotonic()
         try:
-            found = upstream.ask(self._question + b"\0", 5.0)
+            found = upstream.ask(self._question + b"\0", _ASKING_SECONDS)
         except UpstreamError as error:
             return _UPSTREAM_REASONS[error.reason]
         finally:
             upstream.close()
-            assert time.monotonic() - began < 5.0 + _SLACK
-        said = [self._good(b"\0\0")]
+            assert time.monotonic() - began < _ASKING_SECONDS
+        said = [self._good(b"\0\0", self._question)]
         if reference.is_reply_to(self._bad, self._question):
             said.append(self._bad)
         believed = []
@@ -144,12 +146,16 @@ class UpstreamTarget(TextTarget):
         return f"{server.transport} {found.kind.value}"
 
     def _replies(self, query: bytes) -> list[bytes]:
+        """Return the bad reply and the good one; both repeat the case of the question, or neither were believed."""
+        asked = query[12 : 12 + len(self._question)]
         bad = query[:2] + self._bad[2:] if zlib.crc32(self._bad) & 12 else self._bad
-        return [bad, self._good(query[:2])]
+        if bad[12 : 12 + len(asked)].lower() == asked.lower():
+            bad = bad[:12] + asked + bad[12 + len(asked) :]
+        return [bad, self._good(query[:2], asked)]
 
-    def _good(self, message_id: bytes) -> bytes:
+    def _good(self, message_id: bytes, asked: bytes) -> bytes:
         record = messages.record(messages.TO_QUESTION, 1, 300, bytes(4))
-        return message_id + messages.assemble(self._question, answer=[record])[2:]
+        return message_id + messages.assemble(asked, answer=[record])[2:]
 
     def _talk(self, sock: socket.socket) -> None:
         """Answer one query over TCP; at times the bytes are a stream as they are, without a length before them."""
