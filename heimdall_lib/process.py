@@ -159,7 +159,7 @@ class Server:
         self._settings = settings
         logs.set_level(settings.log_level)
         self._forwarder.configure(wiring.forwarding_plan(settings))
-        self._resolver.policy = wiring.resolver_policy(settings)
+        self._resolver.configure(wiring.resolver_policy(settings))
         self._responder.configure(wiring.responder_policy(settings))
         self._misses.bound = settings.max_inflight
 

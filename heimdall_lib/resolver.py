@@ -1,7 +1,7 @@
 """The tiers in order: L1, then one flight for all who ask the same, then L2 within its budget, then upstream.
 
 Rules: a failure never takes the place of a good answer; every caller has an outcome by its own deadline, whatever
-becomes of the flight it waits for; what is read from L2 is examined like an upstream's reply before it is believed.
+becomes of the flight it waits for; what is kept of an answer, and for how long, is decided in ``keeping``.
 """
 
 import logging
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from heimdall_lib import entry as entries
-from heimdall_lib import wire
 from heimdall_lib.entry import Entry
-from heimdall_lib.errors import NoAnswerError, WireError
+from heimdall_lib.errors import NoAnswerError
 from heimdall_lib.flight import Flight, Flights
 from heimdall_lib.invalidations import Invalidations
-from heimdall_lib.lifetime import TtlPolicy, bounded_message, lifetime
+from heimdall_lib.keeping import Keeping
+from heimdall_lib.lifetime import TtlPolicy
 from heimdall_lib.memory_cache import Failure, FailureCache, MemoryCache
 from heimdall_lib.pause import TICK_SECONDS, Pause
 from heimdall_lib.popularity import Popularity
-from heimdall_lib.query import Query, question_of
-from heimdall_lib.reply import Kind, Reply, examine
+from heimdall_lib.query import Query
+from heimdall_lib.reply import Reply
 from heimdall_lib.shared_cache.cache import ANY_AGE, LEASE_SECONDS, Found, SharedCache
 from heimdall_lib.stats import Stats
 
@@ -87,16 +87,21 @@ class Resolver:
         stats: Stats,
     ) -> None:
         """Use these tiers; ``spawn(function, *args)`` runs a function beside the caller."""
-        self.policy = policy
         self._memory = memory
         self._failures = FailureCache()
         self.popularity, self.missed = Popularity(), Popularity()
         self._shared = shared
-        self._invalidations = invalidations
+        self._keeping = Keeping(memory=memory, shared=shared, invalidations=invalidations)
         self._upstreams = upstreams
         self._spawn = spawn
         self._stats = stats
         self._flights: Flights[Outcome] = Flights()
+        self.configure(policy)
+
+    def configure(self, policy: ResolverPolicy) -> None:
+        """Go by ``policy`` from the next query on."""
+        self.policy = policy
+        self._keeping.ttl = policy.ttl
 
     def lookup(self, query: Query) -> Entry | None:
         """Return L1's fresh answer, if there is one: never blocks. A popular one near its end is refreshed beside."""
@@ -152,7 +157,7 @@ class Resolver:
 
     def keep(self, key: bytes, found: Found) -> bool:
         """Keep in L1 what was read from L2 though nobody asks, unless L1 has something; say whether it is fresh."""
-        return key not in self._memory and self._promote(key, found, ANY_AGE) is not None
+        return key not in self._memory and self._keeping.promote(key, found, ANY_AGE) is not None
 
     def _fly(self, key: bytes, deadline: float) -> Outcome | None:
         """Join or lead the flight for ``key`` and wait for it: until the deadline, or only a while with a stale entry.
@@ -218,7 +223,7 @@ class Resolver:
                 read.then(lambda late: self._land_late(flight, key, late, max_age))
                 beside = True
                 break
-            entry = self._promote(key, found, max_age)
+            entry = self._keeping.promote(key, found, max_age)
             if entry is not None:
                 self._flights.land(key, flight, Outcome("l2", entry))
                 return
@@ -238,78 +243,22 @@ class Resolver:
     def _land_late(self, flight: Flight[Outcome], key: bytes, found: Found, max_age: float) -> None:
         """Take an L2 answer that came after its budget, unless upstream was faster still."""
         if flight.outcome is None or flight.outcome.entry is None:
-            entry = self._promote(key, found, max_age)
+            entry = self._keeping.promote(key, found, max_age)
             if entry is not None:
                 self._flights.land(key, flight, Outcome("l2", entry))
-
-    def _promote(self, key: bytes, found: Found, max_age: float) -> Entry | None:
-        """Keep in L1 what L2 had, for the rest of its life, and return it if it is fresh and young enough.
-
-        What is past its life is kept to serve stale, unless L1 has something that is better.
-        """
-        if not found.message:
-            return None
-        try:
-            if not _answers(found.message, key):
-                self._shared.reject("question")
-                return None
-            reply = examine(found.message, question_of(key))
-        except WireError:
-            self._shared.reject("message")
-            return None
-        if reply.kind in (Kind.FAILURE, Kind.OTHER) or reply.ttl is None:
-            self._shared.reject("message")
-            return None
-        whole, now = min(lifetime(reply, self.policy.ttl), found.lifetime), time.monotonic()
-        stored_at = now - found.age
-        if stored_at <= self._invalidations.floor(key):
-            self._shared.reject("flushed")
-            return None
-        entry = self._entry(reply, whole, stored_at)
-        if found.age < min(whole, max_age):
-            self._memory.put(key, entry)
-            return entry
-        held = self._memory.held(key)
-        best = entries.expires_at(held) if held is not None else -ANY_AGE
-        if best < entries.expires_at(entry) <= now < entries.stale_until(entry):
-            self._memory.put(key, entry)
-        return None
 
     def _ask_upstream(self, flight: Flight[Outcome], key: bytes, deadline: float) -> None:
         asked_at = time.monotonic()
         try:
-            outcome = self._answer(key, self._upstreams.ask(key, deadline), asked_at)
+            reply = self._upstreams.ask(key, deadline)
         except NoAnswerError as error:
             failure = (error.code, error.text)
             self._failures.put(key, failure, time.monotonic() + self.policy.failure_ttl)
             outcome = Outcome("upstream", failure=failure)
             self._shared.release(key, self.view(key))
-        self._flights.land(key, flight, outcome)
-
-    def _answer(self, key: bytes, reply: Reply, asked_at: float) -> Outcome:
-        """Keep an upstream's reply in both tiers, if it may be kept and nothing was flushed since it was asked for."""
-        seconds = lifetime(reply, self.policy.ttl)
-        entry = self._entry(reply, seconds, time.monotonic())
-        if seconds and asked_at > self._invalidations.floor(key):
-            known = self._memory.held(key)
-            changed = known is not None and not entries.same_answer(known, entry)
-            self._failures.remove(key)
-            self._memory.put(key, entry)
-            message, stale = entries.message_of(entry), self.policy.ttl.serve_stale
-            self._shared.write(key, self.view(key), message, seconds, stale, changed=changed, new=known is None)
         else:
-            self._shared.release(key, self.view(key))
-        return Outcome("upstream", entry)
-
-    def _entry(self, reply: Reply, seconds: int, stored_at: float) -> Entry:
-        message = bounded_message(reply, self.policy.ttl)
-        stale = self.policy.ttl.serve_stale if seconds else 0
-        return entries.make(message, reply.ttl_offsets, stored_at=stored_at, lifetime=seconds, stale=stale)
-
-
-def _answers(message: bytes, key: bytes) -> bool:
-    """Say whether a stored message answers a cache key's question; WireError when it cannot be read."""
-    if len(message) < wire.HEADER_SIZE or message[4:6] != b"\0\1":
-        raise WireError("not one question")
-    question = message[wire.HEADER_SIZE : wire.question_end(message)]
-    return question[:-4].lower() + question[-4:] == question_of(key)
+            entry, kept = self._keeping.store(key, self.view(key), reply, asked_at)
+            if kept:
+                self._failures.remove(key)
+            outcome = Outcome("upstream", entry)
+        self._flights.land(key, flight, outcome)

@@ -75,7 +75,7 @@ class House:
         )
 
     def policy(self, **changes: object) -> None:
-        self.resolver.policy = replace(self.resolver.policy, **changes)  # type: ignore[arg-type]
+        self.resolver.configure(replace(self.resolver.policy, **changes))  # type: ignore[arg-type]
 
     def resolve(self, query: Query | None = None) -> Outcome:
         return self.resolver.resolve(query or parsed())
