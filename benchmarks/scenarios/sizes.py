@@ -87,7 +87,7 @@ def answer(query: bytes) -> bytes:
     asked = DNSRecord.parse(query)
     reply = asked.reply()
     name = str(asked.q.qname)
-    _, _, lines = KINDS[int(name[1]) if name[:1] == "k" else 0]
+    _, _, lines = KINDS[int(name[1]) if name[:1] in ("k", "K") else 0]
     for line in lines:
         reply.add_answer(*RR.fromZone(line.replace("@", name, 1)))
     if not lines:
