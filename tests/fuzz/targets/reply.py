@@ -194,6 +194,9 @@ class Judged:
         additional = sum(record.section == 3 for record in self.kept)
         body = bytearray(query.id + flags + self.data[4:10] + additional.to_bytes(2, "big"))
         body += query.question + self.data[len(body) + len(query.question) : self.end]
+        for at in self._made_of_the_question():
+            own = _own_labels(self.data, at)
+            body[own] = body[own].lower()
         if policy is None:
             return bytes(body)
         if reply.ttl is None:
@@ -206,6 +209,25 @@ class Judged:
             ttl = max(0, min(max(ttl_of(record), least), most) - age)
             body[record.fixed + 4 : record.fixed + 8] = ttl.to_bytes(4, "big")
         return bytes(body)
+
+    def _made_of_the_question(self) -> list[int]:
+        """Return where the names are whose case a server has from the question, and not from its zone."""
+        asked, _ = reference.read_name(self.question, 0)
+        redirected = any(record.type == 39 for record in self.kept)
+        places = [record.fixed + 10 for record in self.kept if redirected and record.type == 5]
+        for record in self.kept:
+            owner = tuple(label.lower() for label in reference.read_name(self.data, record.start)[0])
+            if self.data[record.start] < 0xC0 and (redirected or asked[len(asked) - len(owner) :] == owner):
+                places.append(record.start)
+        return places
+
+
+def _own_labels(data: bytes, at: int) -> slice:
+    """Return where a name's labels are that stand there, and are not pointed to."""
+    end = at
+    while 0 < data[end] < 0xC0:
+        end += data[end] + 1
+    return slice(at, end)
 
 
 def question_in(data: bytes) -> bytes:
