@@ -29,6 +29,8 @@ from heimdall_lib.responder import Responder
 from heimdall_lib.server import listen
 from heimdall_lib.server.listen import Sockets
 from heimdall_lib.server.misses import Misses
+from heimdall_lib.server.pressure import Pressure
+from heimdall_lib.server.runners import Runners
 from heimdall_lib.server.tcp import TcpServer
 from heimdall_lib.server.udp import UdpServer
 from heimdall_lib.settings import Endpoint, Settings
@@ -67,7 +69,7 @@ class Server:
             stats=stats,
         )
         self._forwarder = Forwarder(wiring.forwarding_plan(settings), stats)
-        invalidations = Invalidations()
+        invalidations, runners = Invalidations(), Runners()
         target, name = settings.redis_target, secrets.token_hex(8)
         link = wiring.redis_link(settings, target, stats) if target else None
         self._redis = (
@@ -79,7 +81,7 @@ class Server:
             shared=self._redis or NoSharedCache(),
             invalidations=invalidations,
             upstreams=self._forwarder,
-            spawn=gevent.spawn,
+            spawn=runners.run,
             stats=stats,
         )
         replica = Replica(self._memory, invalidations, self._resolver)
@@ -103,7 +105,7 @@ class Server:
             chaos=ChaosAnswers(version=f"Heimdall {__version__}", server_id=socket.gethostname()),
             stats=stats,
         )
-        self._misses = Misses(settings.max_inflight, stats)
+        self._misses = Misses(settings.max_inflight, stats, runners, pressed=Pressure().high)
         limit = wiring.connection_limit(settings, listen.room_for(settings.max_tcp_connections))
         idle_timeout = settings.tcp_idle_timeout
         inner = self._responder, self._misses, stats

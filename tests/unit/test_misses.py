@@ -9,6 +9,7 @@ from greenlet import GreenletExit, getcurrent
 
 from heimdall_lib.pause import Pause
 from heimdall_lib.server.misses import Misses
+from heimdall_lib.server.runners import Runners
 from heimdall_lib.stats import Stats
 from tests.fakes import PATIENCE, Lines
 
@@ -18,9 +19,10 @@ class House:
 
     def __init__(self, bound: int = 1000) -> None:
         self.stats = Stats()
-        self.misses = Misses(bound, self.stats)
+        self.misses = Misses(bound, self.stats, Runners(), pressed=lambda: self.pressed)
         self.waiting: list[Pause[bool]] = []
         self.done: list[object] = []
+        self.pressed = False
 
     def hold(self, name: object = None) -> None:
         pause: Pause[bool] = Pause()
@@ -162,6 +164,66 @@ def test_whoever_is_done_makes_room() -> None:
         assert not house.misses.run(house.hold, "shed")
         house.release()
     assert house.done == ["a", "b", "c"]
+
+
+# Under pressure
+
+
+@pytest.fixture
+def pressed(house: House) -> House:
+    house.pressed = True
+    return house
+
+
+def begun_in_one_turn(house: House, *, within: float = PATIENCE) -> list[list[object]]:
+    """Return what begins from now on, by the turn of the loop in which it does."""
+    turns: list[list[object]] = []
+    until = gevent.get_hub().loop.now() + within
+    while gevent.get_hub().loop.now() < until and house.stats.inflight:
+        before = len(house.done)
+        gevent.sleep(0)
+        if len(house.done) > before:
+            turns.append(house.done[before:])
+    return turns
+
+
+def test_under_pressure_they_begin_together_a_moment_later(pressed: House) -> None:
+    for name in "abc":
+        in_the_loop(pressed.misses.run, pressed.done.append, name)
+    assert (pressed.done, pressed.stats.inflight) == ([], 3)
+    assert begun_in_one_turn(pressed) == [["a", "b", "c"]]
+
+
+def test_when_there_are_many_they_begin_at_once(pressed: House) -> None:
+    for number in range(70):
+        pressed.misses.run(pressed.done.append, number)
+    gevent.idle()
+    assert len(pressed.done) == 64
+    begun_in_one_turn(pressed)
+    assert pressed.done == list(range(70))
+
+
+def test_those_that_were_gathered_are_gathered_once(pressed: House) -> None:
+    for turn in range(3):
+        for number in range(3):
+            pressed.misses.run(pressed.done.append, 3 * turn + number)
+        assert begun_in_one_turn(pressed) == [[3 * turn, 3 * turn + 1, 3 * turn + 2]]
+
+
+def test_those_that_are_gathered_count(pressed: House) -> None:
+    pressed.misses.bound = 2
+    assert [pressed.misses.run(pressed.done.append, name) for name in "abc"] == [True, True, False]
+    assert begun_in_one_turn(pressed) == [["a", "b"]]
+    assert pressed.misses.run(pressed.done.append, "d")
+    assert begun_in_one_turn(pressed) == [["d"]]
+
+
+def test_without_pressure_nothing_waits_for_those_that_were_gathered(pressed: House) -> None:
+    pressed.misses.run(pressed.done.append, "gathered")
+    pressed.pressed = False
+    in_the_loop(pressed.misses.run, pressed.done.append, "at once")
+    assert pressed.done == ["at once"]
+    assert begun_in_one_turn(pressed) == [["gathered"]]
 
 
 # What fails
