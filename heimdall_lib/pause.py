@@ -105,6 +105,9 @@ class _Alarms:
             over = self._waits.pop(heappop(self._ticks))
             while over:
                 over.pop().resume()
+        # Most waits have ended long before their time: nothing is to go off for a tick in which nobody waits.
+        while self._ticks and not self._waits[self._ticks[0]]:
+            del self._waits[heappop(self._ticks)]
         if self._ticks:
             self._set()
 

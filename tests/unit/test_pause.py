@@ -363,3 +363,15 @@ def test_after_an_idle_time_waits_end_as_before() -> None:
     started = time.monotonic()
     assert Pause[str]().wait(SHORT) is None
     assert SHORT <= time.monotonic() - started < LONG
+
+
+def test_nothing_goes_off_for_waits_that_have_ended_before() -> None:
+    """A process that answers a thousand queries a second would wake up a thousand times for what is long over."""
+    alarms = Pause[None]()._alarms
+    waiters = [Waiter(NOT_SO_SHORT + number * TICK_SECONDS) for number in range(50)]
+    for waiter in waiters:
+        waiter.pauses.pop().end("value")
+        waiter.join()
+    assert Pause[str]().wait(SHORT) is None
+    gevent.idle()
+    assert (alarms._ticks, alarms._waits) == ([], {})
