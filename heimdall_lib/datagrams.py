@@ -73,8 +73,11 @@ def datagrams(sock: socket.socket) -> Datagrams:
 class ConnectedDatagrams(Protocol):
     """Reads and writes the datagrams of connected sockets, which never block."""
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
-        """Return at most ``BATCH`` datagrams; empty when none waits. Raises OSError."""
+    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:
+        """Return at most ``BATCH`` datagrams; empty when none waits. Raises OSError.
+
+        Fewer or more may wait than are ``expected``: it is a hint.
+        """
 
     def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
         """Send at most ``BATCH`` datagrams; return how many the socket took before it was full.
@@ -132,7 +135,7 @@ class OneByOne:
 class ConnectedOneByOne:
     """``recv`` and ``send``, on every platform."""
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
+    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:  # noqa: ARG002 - what is there is told
         """See ``ConnectedDatagrams``."""
         received: list[bytes] = []
         try:
@@ -247,17 +250,31 @@ class Batched:
 
 
 class ConnectedBatched:
-    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library."""
+    """``recvmmsg`` and ``sendmmsg`` (Linux), called through the C library, when there is more than one datagram.
+
+    For one, the socket's own methods take a fourth of the time.
+    """
 
     def __init__(self) -> None:
         """Allocate the buffers; the pages that no message touches cost nothing."""
         self._in = Inbox(MAX_MESSAGE, NO_PEER)
         self._out = Outbox(NO_PEER)
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
+    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:
         """See ``ConnectedDatagrams``."""
-        return self._in.receive(sock.fileno())
+        if expected != 1:
+            return self._in.receive(sock.fileno())
+        try:
+            return [sock.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return []
 
     def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
         """See ``ConnectedDatagrams``."""
-        return self._out.send(sock.fileno(), messages)
+        if len(messages) != 1:
+            return self._out.send(sock.fileno(), messages)
+        try:
+            sock.send(messages[0], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        return 1

@@ -106,7 +106,7 @@ class Port:
 
     def _read(self) -> None:
         try:
-            replies = self._io.receive(self._sock)
+            replies = self._io.receive(self._sock, len(self._waiting))
         except OSError:  # such as "connection refused", told by ICMP
             self.lose()
             return

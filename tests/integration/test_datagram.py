@@ -403,10 +403,10 @@ class Scripted:
         self.broken = False
         self._io: ConnectedDatagrams = connected_datagrams()
 
-    def receive(self, sock: socket.socket) -> list[bytes]:
+    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:
         if self.broken:
             raise OSError(113, "No route to host")
-        return self._io.receive(sock)
+        return self._io.receive(sock, expected)
 
     def send(self, sock: socket.socket, messages: Sequence[bytes]) -> int:
         self.calls += 1

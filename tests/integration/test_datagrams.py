@@ -307,5 +307,24 @@ class TestConnected:
         with pytest.raises(OSError, match="Bad file descriptor"):
             io.send(connected[0], [b"query"])
 
+    def test_one_that_is_expected_is_received_and_the_others_come_next(
+        self, io: ConnectedDatagrams, connected: Pair
+    ) -> None:
+        ours, theirs = connected
+        ours.setblocking(True)
+        assert io.receive(ours, 1) == []
+        messages = [b"expected", b"", bytes(60_000)]
+        for message in messages:
+            theirs.send(message)
+        assert [message for _ in messages for message in io.receive(ours, 1)] == messages
+        assert io.receive(ours, 1) == []
+
+    def test_a_closed_port_is_an_error_where_one_is_expected(self, io: ConnectedDatagrams) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+            ours.connect(("127.0.0.1", unused_port()))
+            io.send(ours, [b"query"])
+            with pytest.raises(ConnectionRefusedError):
+                io.receive(ours, 1)
+
     def test_the_best_way_is_chosen(self) -> None:
         assert isinstance(connected_datagrams(), ConnectedOneByOne | ConnectedBatched)
