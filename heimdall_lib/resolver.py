@@ -213,11 +213,12 @@ class Resolver:
         While another replica fetches the same, look into L2 again and again for as long as its lease may last.
         """
         view, beside = self.view(key), False
-        # A wait may end two ticks late, and the budget is to be kept.
-        budget = max(self.policy.read_budget - 2 * TICK_SECONDS, self.policy.read_budget / 2)
+        budget, waited = self.policy.read_budget, time.monotonic() - (deadline - self.policy.query_timeout)
+        # A wait may end two ticks late, and asking upstream takes its turn: both are within the budget, too.
+        patience = max(budget - waited - 4 * TICK_SECONDS, budget / 2)
         lease_over_at, pause = min(time.monotonic() + LEASE_SECONDS, deadline), _FIRST_LOOK_SECONDS
         while (read := self._shared.read(key, view, max_age)) is not None:
-            found = read.wait(budget)
+            found = read.wait(patience)
             if found is None:
                 self._stats.redis_budget_exceeded += 1
                 read.then(lambda late: self._land_late(flight, key, late, max_age))
@@ -234,6 +235,7 @@ class Resolver:
                     self._stats.redis_misses += 1
                 break
             Pause[None]().wait(pause)
+            patience = budget
             pause = min(2 * pause, _MAX_LOOK_SECONDS)
         if beside:
             self._spawn(self._guarded, self._ask_upstream, flight, key, deadline)

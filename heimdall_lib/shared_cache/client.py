@@ -7,6 +7,7 @@ exception of redis-py comes out as one ``SharedCacheError`` with a reason from `
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import redis
@@ -15,10 +16,11 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import AbstractConnection
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel
 
 from heimdall_lib.errors import SharedCacheError
 from heimdall_lib.settings import RedisTarget
+from heimdall_lib.shared_cache.pool import Pool, SentinelPool
 
 Client = Any  # redis.Redis or RedisCluster: redis-py types their common commands apart
 Command = tuple[bytes | str | int, ...]
@@ -35,10 +37,6 @@ class ClientOptions:
     ca_cert: str = ""
     client_cert: str = ""
     client_key: str = ""
-
-
-class _BlockingSentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
-    """A pool for the primary that sentinels know, whose users wait for a free connection as those of any other do."""
 
 
 def connect(target: RedisTarget, options: ClientOptions) -> Client:
@@ -60,7 +58,7 @@ def connect(target: RedisTarget, options: ClientOptions) -> Client:
         watcher = Sentinel(sentinels, sentinel_kwargs={**watching, "ssl": target.tls}, ssl=target.tls, **common)
         return watcher.master_for(
             target.service_name,
-            connection_pool_class=_BlockingSentinelPool,
+            connection_pool_class=SentinelPool,
             max_connections=options.max_connections,
             timeout=options.timeout,
         )
@@ -69,7 +67,7 @@ def connect(target: RedisTarget, options: ClientOptions) -> Client:
     else:
         common |= {"connection_class": redis.SSLConnection if target.tls else redis.Connection}
         common |= {"host": host, "port": port}
-    pool = redis.BlockingConnectionPool(max_connections=options.max_connections, timeout=options.timeout, **common)
+    pool = Pool(max_connections=options.max_connections, timeout=options.timeout, **common)
     return redis.Redis.from_pool(pool)  # which, unlike a pool handed to Redis(), is closed with the client
 
 
@@ -95,14 +93,19 @@ def _common(target: RedisTarget, options: ClientOptions) -> dict[str, Any]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise whatever goes wrong in redis-py as SharedCacheError.
-
-    That is more than its own exceptions: a server that answers nonsense makes it stumble anywhere.
-    """
+    """Raise whatever goes wrong in redis-py as SharedCacheError."""
     try:
         yield
     except Exception as error:
-        raise SharedCacheError(reason_of(error), str(error) or type(error).__name__) from error
+        raise translation(error) from error
+
+
+def translation(error: Exception) -> SharedCacheError:
+    """Return as SharedCacheError what went wrong in redis-py.
+
+    That is more than its own exceptions: a server that answers nonsense makes it stumble anywhere.
+    """
+    return SharedCacheError(reason_of(error), str(error) or type(error).__name__)
 
 
 def reason_of(error: Exception) -> str:
@@ -139,8 +142,18 @@ def value_of(reply: object) -> bytes | None:
 
 def multi_set(client: Client, values: Sequence[tuple[str, bytes, int]]) -> Sequence[Exception | None]:
     """Store each (name, value, seconds to live) in one round trip; return the exception, if any, for each."""
-    replies = pipelined(client, [("SET", name, value, "EX", seconds) for name, value, seconds in values])
+    if isinstance(client, RedisCluster):
+        replies = pipelined(client, [("SET", name, value, "EX", seconds) for name, value, seconds in values])
+    else:
+        replies = converse(client, list(starmap(_set, values)), replies=len(values))
     return [reply if isinstance(reply, Exception) else None for reply in replies]
+
+
+def _set(name: str, value: bytes, seconds: int) -> bytes:
+    """Return the command that ``encode`` would make, in a fourth of the time: it is needed for each answer."""
+    key, life = name.encode(), b"%d" % seconds
+    parts = len(key), key, len(value), value, len(life), life
+    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % parts
 
 
 def multi_delete(client: Client, names: Sequence[str]) -> Sequence[Exception | None]:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _HEADER = Struct("!2sBBBQIH")
 _KEY_END = Struct("!HHB")  # type, class, DO and CD bits
 _COMPRESSED, _SIGNED = 1, 2
 _MAC_SIZE = 16
+_KEYS_REMEMBERED = 4096  # what was read a moment ago is stored under the same
 
 
 class RejectedValueError(HeimdallError):
@@ -45,6 +47,7 @@ class StoredAnswer(NamedTuple):
     lifetime: int
 
 
+@lru_cache(maxsize=_KEYS_REMEMBERED)
 def redis_key(prefix: str, view: str, key: bytes) -> str:
     """Return the name of the Redis key for a cache key: ``prefix:1:view:www.example.com:A:IN``, then ``:do``, ``:cd``.
 

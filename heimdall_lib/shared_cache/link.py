@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from heimdall_lib.breaker import Breaker
 from heimdall_lib.errors import SharedCacheError
-from heimdall_lib.shared_cache.client import Client, clock, translated
+from heimdall_lib.shared_cache.client import Client, clock, translation
 from heimdall_lib.stats import Stats
 
 log = logging.getLogger("heimdall.redis")
@@ -63,6 +63,7 @@ class Link:
         self._clock_error = math.inf  # by which the offset may be wrong: half a round trip
         self._clock_due = 0.0
         self._under_way: dict[object, tuple[str, float]] = {}  # what each operation is called and when it began
+        self._looked_at = 0.0
         self._errands: list[Callable[[], None]] = []
         self._stopping = Event()
         stats.redis_breaker_open = True
@@ -71,6 +72,15 @@ class Link:
     def open(self) -> bool:
         """Whether the breaker is open: no query is to touch Redis."""
         return self._breaker.open
+
+    def ready(self) -> bool:
+        """Say whether a query may ask Redis; what is there for too long already is not left to ``watch`` to find."""
+        if not self._breaker.open:
+            now = time.monotonic()
+            for _, oldest in list(self._under_way.values())[:1]:
+                if now - max(oldest, self._looked_at) > self._slow_seconds:
+                    self._look(now)
+        return not self._breaker.open
 
     def now(self) -> int:
         """Return the time on Redis's clock, in milliseconds since its epoch."""
@@ -89,12 +99,12 @@ class Link:
         if not bulk:
             self._under_way[token] = operation, started
         try:
-            with translated():
-                result = call(self._client)
-        except SharedCacheError as error:
-            self._stats.redis_errors[error.reason] += 1
-            self._fault(f"{error.reason}: {error}")
-            raise
+            result = call(self._client)
+        except Exception as error:  # whatever goes wrong in redis-py; a context manager costs as much as all else here
+            failure = translation(error)
+            self._stats.redis_errors[failure.reason] += 1
+            self._fault(f"{failure.reason}: {failure}")
+            raise failure from error
         finally:
             self._under_way.pop(token, None)
             seconds = time.monotonic() - started
@@ -127,14 +137,17 @@ class Link:
         queries would wait for their budget until it does.
         """
         while not self._stopping.wait(_WATCH_SECONDS):
-            now = time.monotonic()
-            for operation, started in list(self._under_way.values()):
-                if now - started > self._slow_seconds:
-                    self._fault(f"slow: {operation} is under way for {(now - started) * 1000:.0f} ms")
+            self._look(time.monotonic())
 
     def stop(self) -> None:
         """Let ``keep`` and ``watch`` return."""
         self._stopping.set()
+
+    def _look(self, now: float) -> None:
+        self._looked_at = now
+        for operation, started in list(self._under_way.values()):
+            if now - started > self._slow_seconds:
+                self._fault(f"slow: {operation} is under way for {(now - started) * 1000:.0f} ms")
 
     def _probe(self) -> None:
         try:

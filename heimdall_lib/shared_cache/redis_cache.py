@@ -1,7 +1,8 @@
 """The shared cache in Redis, served by a few threads of its own.
 
-Rules: reads that wait together go out together; the queue of writes is bounded and what does not fit is dropped and
-counted; while the breaker is open Redis is asked on behalf of no query; a zone's new names are stored within a budget.
+Rules: reads that wait together go out together, and so do writes of the same few milliseconds; the queue of writes is
+bounded and what does not fit is dropped and counted; while the breaker is open Redis is asked on behalf of no query; a
+zone's new names are stored within a budget.
 """
 
 import logging
@@ -27,6 +28,7 @@ log = logging.getLogger("heimdall.redis")
 
 _READERS = 4
 _BATCH = 128
+_WRITE_PAUSE_SECONDS = 0.002
 _MAX_WAITING_READS = 65536  # there are never more than misses under way
 _MAX_WAITING_WRITES = 4096
 _LEASE_MILLISECONDS = int(LEASE_SECONDS * 1000)
@@ -102,7 +104,7 @@ class RedisCache:
 
     def read(self, key: bytes, view: str, max_age: float) -> Flight[Found] | None:
         """Begin to read a cache key in a view, or to take the lease on it; None while the breaker is open."""
-        if self._link.open:
+        if not self._link.ready():
             return None
         flight: Flight[Found] = Flight()
         wanted = Wanted(redis_key(self._prefix, view, key), int(min(max_age * 1000, _ANY_AGE)))
@@ -190,7 +192,7 @@ class RedisCache:
             self._stats.redis_hits += 1
         elif not elsewhere:
             self._stats.redis_misses += 1
-        return found._replace(elsewhere=elsewhere)
+        return found._replace(elsewhere=True) if elsewhere else found
 
     def _serve_writes(self) -> None:
         while batch := self._writes.take():
@@ -198,6 +200,8 @@ class RedisCache:
             wanted = [write for write in batch if write.queued_at > self._invalidations.floor(write.key)]
             self._write_batch(wanted)
             self._tell_of_changes([write.event for write in wanted if write.event])
+            if len(self._writes) < _BATCH:  # nobody waits for them, and a round trip costs the same for many
+                time.sleep(_WRITE_PAUSE_SECONDS)
 
     def _write_batch(self, batch: Sequence[_Write]) -> None:
         values = [(write.redis_key, write.value, write.seconds) for write in batch if write.value]

@@ -270,6 +270,32 @@ class TestBreaker:
         scripted.answer = (1_000_000, 0)
         eventually(kept.up)
 
+    def test_a_query_that_comes_meanwhile_finds_it_out(self, kept: Kept, scripted: ScriptedRedis) -> None:
+        """Nobody watches here: under load a fault is found as soon as it is one."""
+        self.stay_down(scripted)
+        found = Event()
+        hanging = [Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE))) for _ in range(5)]
+        for thread in hanging:
+            thread.start()
+        eventually(lambda: len(kept.link._under_way) == 5)
+        assert kept.link.ready()
+        eventually(lambda: not kept.link.ready())
+        assert kept.down()
+        assert all(thread.is_alive() for thread in hanging)
+        found.set()
+        for thread in hanging:
+            thread.join(PATIENCE)
+
+    def test_one_that_hangs_does_not_as_often_as_queries_come(self, kept: Kept) -> None:
+        found = Event()
+        hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))
+        hanging.start()
+        eventually(after(0.06))
+        for _ in range(100):
+            assert kept.link.ready()
+        found.set()
+        hanging.join(PATIENCE)
+
     def test_while_others_succeed_one_that_hangs_does_not(self, kept: Kept) -> None:
         found = Event()
         hanging = Thread(target=kept.link.run, args=("get", lambda _: found.wait(PATIENCE)))

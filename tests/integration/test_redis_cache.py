@@ -471,6 +471,17 @@ class TestWrites:
         assert redis_server.calls("set") == 500
         assert replica.stats.redis_dropped_writes == 0
 
+    def test_those_that_come_one_by_one_and_fast_go_out_together(
+        self, replica: RedisReplica, redis_server: RedisServer
+    ) -> None:
+        started = time.monotonic()
+        for number in range(100):
+            replica.write(key(number))
+            time.sleep(0.0002)
+        eventually(lambda: redis_server.admin.dbsize() == 100)
+        most = 2 + (time.monotonic() - started) / 0.002  # one every two milliseconds
+        assert sum(replica.stats.redis_operations["set"].counts) <= most
+
     def test_nobody_waits_for_them(self, replica: RedisReplica, redis_server: RedisServer) -> None:
         redis_server.pause()
         started = time.monotonic()

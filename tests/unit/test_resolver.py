@@ -421,6 +421,14 @@ class TestBudget:
         assert (outcome.source, address(outcome)) == ("upstream", "192.0.2.1")
         assert house.stats.redis_budget_exceeded == 1
 
+    def test_what_a_query_has_waited_before_counts(self, house: House) -> None:
+        """Under pressure it waits for its turn first, and the budget is what L2 may cost it in all."""
+        house.policy(read_budget=2.0)
+        query, started = parsed(), time.monotonic()
+        query.received_at = started - 1.5
+        house.resolve(query)
+        assert 1.0 <= time.monotonic() - started < 1.9  # half of it is left to L2 in any case
+
     def test_l2_may_still_be_first(self, house: House) -> None:
         house.upstreams.gate.clear()
         house.resolve_beside()
