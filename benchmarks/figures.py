@@ -38,6 +38,7 @@ def number(value: float, digits: int = 0) -> str:
 METRICS: dict[str, Metric] = {
     "rate": Metric("answers", "1/s", lower_is_better=False),
     "cpu_us": Metric("CPU", "µs/query", digits=2),
+    "alone_cpu_us": Metric("CPU, one by one", "µs/query"),
     "p50_us": Metric("p50", "µs"),
     "p99_us": Metric("p99", "µs"),
     "max_us": Metric("worst", "µs"),

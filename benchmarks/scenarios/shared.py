@@ -106,10 +106,11 @@ def _miss_l2(bench: Bench) -> list[Row]:
         prefix = f"new{number}{server.port}-"
         slow = zone.names(f"{prefix}a", int(_OFFERED * bench.seconds))
         fast = zone.names(f"{prefix}b", bench.count(_NAMES // 2))
+        before = server.child.cpu_seconds()
         sample = latency(server, slow, _OFFERED)
-        lost = sample["lost"]
+        alone, lost = server.child.cpu_seconds() - before, sample["lost"]
         sample |= throughput(bench, server, Load(names=bench.names_file(fast), passes=1))
-        return sample | {"lost": sample["lost"] + lost}
+        return sample | {"alone_cpu_us": alone / len(slow) * 1e6, "lost": sample["lost"] + lost}
 
     return interleave(bench, [Subject(server.name, server.kind, partial(measure, server)) for server in servers])
 
@@ -146,7 +147,7 @@ SCENARIOS = (
         "nearly too far away for its read budget.",
         run=_miss_l2,
         seconds=1.5,
-        shown=("rate", "cpu_us", "p50_us", "p99_us", "lost", "errors"),
+        shown=("rate", "cpu_us", "alone_cpu_us", "p50_us", "p99_us", "lost", "errors"),
         compared=("p50_us", "rate"),
     ),
 )
