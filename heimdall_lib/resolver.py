@@ -235,7 +235,6 @@ class Resolver:
                     self._stats.redis_misses += 1
                 break
             Pause[None]().wait(pause)
-            patience = budget
             pause = min(2 * pause, _MAX_LOOK_SECONDS)
         if beside:
             self._spawn(self._guarded, self._ask_upstream, flight, key, deadline)

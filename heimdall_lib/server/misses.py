@@ -6,6 +6,7 @@ other, so that a process at its limit answers later by a moment instead of by mo
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from gevent import get_hub
 
@@ -28,6 +29,7 @@ class Misses:
         self._runners = runners
         self._pressed = pressed
         self._gathered: list[Call] = []
+        self._timer: Any = None
 
     def run(self, function: Callable[..., None], *args: object) -> bool:
         """Run ``function(*args)`` in a greenlet of its own; False, and nothing is run, when there is no room."""
