@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 _WINDOW_SECONDS = 0.01
-_MOST = 0.8  # of the time
+_MOST = 0.85  # of the time
 
 
 class Pressure:

@@ -28,11 +28,13 @@ class Pool(redis.BlockingConnectionPool):
 
     def get_connection(self) -> Connection:  # type: ignore[override]
         """Return a connection, which ``release`` gets back; raises redis.ConnectionError when none is free in time."""
-        if self._warm:
+        try:
             connection, used_at = self._warm.pop()
-            if time.monotonic() - used_at < _MOMENT_SECONDS:
-                return connection
-            super().release(connection)
+        except IndexError:
+            return super().get_connection()
+        if time.monotonic() - used_at < _MOMENT_SECONDS:
+            return connection
+        super().release(connection)
         return super().get_connection()
 
     def release(self, connection: Connection) -> None:

@@ -30,8 +30,8 @@ def test_at_first_there_is_none(worker: Worker) -> None:
     assert not worker.pressure.high()
 
 
-@pytest.mark.parametrize(("share", "high"), [(0.0, False), (0.79, False), (0.81, True), (1.0, True)])
-def test_it_is_high_beyond_four_fifths_of_the_time(worker: Worker, share: float, high: bool) -> None:
+@pytest.mark.parametrize(("share", "high"), [(0.0, False), (0.84, False), (0.86, True), (1.0, True)])
+def test_it_is_high_beyond_a_share_of_the_time(worker: Worker, share: float, high: bool) -> None:
     assert worker.spend(0.02, working=share) is high
 
 
