@@ -22,12 +22,21 @@ Call = tuple[Callable[..., None], tuple[object, ...]]
 class Misses:
     """Runs what blocks, up to a bound; beyond it the newest is shed, so that a flood of misses never delays a hit."""
 
-    def __init__(self, bound: int, stats: Stats, runners: Runners, *, pressed: Callable[[], bool]) -> None:
-        """Run at most ``bound`` at once; gather them while ``pressed()`` says that time is short."""
+    def __init__(
+        self,
+        bound: int,
+        stats: Stats,
+        runners: Runners,
+        *,
+        pressed: Callable[[], bool],
+        moment: float = _MOMENT_SECONDS,
+    ) -> None:
+        """Run at most ``bound`` at once; gather for ``moment`` seconds while ``pressed()`` says that time is short."""
         self.bound = bound
         self._stats = stats
         self._runners = runners
         self._pressed = pressed
+        self._moment = moment
         self._gathered: list[Call] = []
         self._timer: Any = None
 
@@ -45,7 +54,7 @@ class Misses:
     def _gather(self, call: Call) -> None:
         self._gathered.append(call)
         if len(self._gathered) == 1:
-            self._timer = get_hub().loop.timer(_MOMENT_SECONDS)
+            self._timer = get_hub().loop.timer(self._moment)
             self._timer.start(self._begin, update=True)  # from now, not from when this turn of the loop began
         elif len(self._gathered) == _MOST_GATHERED:
             self._timer.stop()

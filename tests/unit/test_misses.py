@@ -13,13 +13,16 @@ from heimdall_lib.server.runners import Runners
 from heimdall_lib.stats import Stats
 from tests.fakes import PATIENCE, Lines
 
+MOMENT = 0.2
+"""Seconds for which misses are gathered: long enough for a test on a busy machine to do something meanwhile."""
+
 
 class House:
     """Misses with a bound, and queries that wait until the test lets them go on."""
 
     def __init__(self, bound: int = 1000) -> None:
         self.stats = Stats()
-        self.misses = Misses(bound, self.stats, Runners(), pressed=lambda: self.pressed)
+        self.misses = Misses(bound, self.stats, Runners(), pressed=lambda: self.pressed, moment=MOMENT)
         self.waiting: list[Pause[bool]] = []
         self.done: list[object] = []
         self.pressed = False

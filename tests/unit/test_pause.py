@@ -354,7 +354,7 @@ def test_a_pause_that_was_ended_is_not_kept_until_its_time_would_be_over() -> No
     for waiter in waiters:
         waiter.pauses.pop().end("value")
         waiter.join()
-    assert kept() == before
+    assert kept() <= before
 
 
 def test_after_an_idle_time_waits_end_as_before() -> None:
