@@ -24,7 +24,7 @@ from heimdall_lib.workers import ASK_SECONDS, Worker, packed, packed_flush
 
 log = logging.getLogger("heimdall.supervisor")
 
-_SELF_QUERIES, _SELF_QUERY_SECONDS = 8, 0.25
+_SELF_QUERIES, _SELF_QUERY_SECONDS = 16, 0.125  # with half of the workers hanging, all fail once in thousands of times
 _FLUSH_SECONDS = 15.0  # acks, and deleting in Redis
 _STOP_MARGIN_SECONDS = 5.0  # beyond the time that queries in flight may take: 1 s for each part that lets go of Redis
 
