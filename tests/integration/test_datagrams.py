@@ -297,6 +297,7 @@ class TestConnected:
         with ours, theirs:
             taken = filled(lambda count: io.send(ours, [b"query"] * count))
             assert taken > 0
+            assert io.send(ours, [b"alone"]) == 0
             assert [theirs.recv(100) for _ in range(taken)] == [b"query"] * taken
             assert io.send(ours, [b"again"]) == 1
 
