@@ -73,7 +73,7 @@ def datagrams(sock: socket.socket) -> Datagrams:
 class ConnectedDatagrams(Protocol):
     """Reads and writes the datagrams of connected sockets, which never block."""
 
-    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:
+    def receive(self, sock: socket.socket, expected: int = 0, /) -> list[bytes]:
         """Return at most ``BATCH`` datagrams; empty when none waits. Raises OSError.
 
         Fewer or more may wait than are ``expected``: it is a hint.
@@ -135,7 +135,7 @@ class OneByOne:
 class ConnectedOneByOne:
     """``recv`` and ``send``, on every platform."""
 
-    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:  # noqa: ARG002 - what is there is told
+    def receive(self, sock: socket.socket, _expected: int = 0, /) -> list[bytes]:
         """See ``ConnectedDatagrams``."""
         received: list[bytes] = []
         try:
@@ -260,7 +260,7 @@ class ConnectedBatched:
         self._in = Inbox(MAX_MESSAGE, NO_PEER)
         self._out = Outbox(NO_PEER)
 
-    def receive(self, sock: socket.socket, expected: int = 0) -> list[bytes]:
+    def receive(self, sock: socket.socket, expected: int = 0, /) -> list[bytes]:
         """See ``ConnectedDatagrams``."""
         if expected != 1:
             return self._in.receive(sock.fileno())

@@ -1,7 +1,7 @@
 """Pools of connections to Redis that hand out again, as it is, a connection that was in use a moment ago.
 
 redis-py looks at each connection before it hands it out: whether it is still open, and whether nothing is left to read.
-That takes as long as a short command and its reply; for one that has just had a reply it is not worth it.
+That takes half as long as a short command and its reply; for one that has just had a reply it is not worth it.
 
 Rules: who waits for a connection gets the next one that is given back; one that failed, has rested, or belongs to a
 server that is no longer the primary is looked at as redis-py does.

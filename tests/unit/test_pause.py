@@ -345,16 +345,13 @@ def test_nothing_keeps_the_loop_busy_when_nobody_waits(ended: bool) -> None:
 
 
 def test_a_pause_that_was_ended_is_not_kept_until_its_time_would_be_over() -> None:
-    def kept() -> int:
-        gc.collect()
-        return sum(isinstance(one, Pause) for one in gc.get_objects())
-
-    before = kept()
+    mark = object()
     waiters = [Waiter(LONG) for _ in range(10)]
     for waiter in waiters:
-        waiter.pauses.pop().end("value")
-        waiter.join()
-    assert kept() <= before
+        waiter.pauses.pop().end(mark)
+        assert waiter.join() == [mark]
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Pause) and one.value is mark]
 
 
 def test_after_an_idle_time_waits_end_as_before() -> None:
